@@ -1,0 +1,131 @@
+"""Errors: one root, every leaf a code, whether trying again can help, and a text that is safe to show to anyone.
+
+`CODES` is the closed list of codes that an attempt can end with or a dead letter can carry: what each means and
+what to do about it. Agents may add codes of their own under `agent.`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class OrchestratorError(Exception):
+    """The root of every error this project raises on purpose.
+
+    `text` is shown to callers and models as it stands: it names what is wrong and the remedy, and never holds a
+    stack trace, a secret or raw output of an agent.
+    """
+
+    code = "internal"
+    retryable = False
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class InvalidInput(OrchestratorError):
+    """What the caller sent breaks a rule. `field` is a dotted path into it, empty where the whole is wrong."""
+
+    code = "invalid"
+
+    def __init__(self, text: str, *, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
+
+
+class NotFound(OrchestratorError):
+    code = "not_found"
+
+
+class Conflict(OrchestratorError):
+    """The thing exists but is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class Misconfigured(OrchestratorError):
+    code = "misconfigured"
+
+
+class Unavailable(OrchestratorError):
+    """A part we depend on (Postgres, broker, API, disk) does not answer; trying later may help."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class InvalidMessage(OrchestratorError):
+    """Bytes on a queue that are not a valid, signed, known message. `reason` is one of the `message.*` codes."""
+
+    code = "message.envelope"
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.code = reason
+
+
+class Failure(BaseModel):
+    """How an attempt failed: what is stored, sent between processes and shown.
+
+    `text` is safe to show; `detail` (a traceback, the tail of an output) is for operators only and never leaves
+    the attempt's record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: str = Field(max_length=100)
+    text: str = Field(max_length=4000)
+    detail: str | None = Field(default=None, max_length=20_000)
+
+
+@dataclass(frozen=True)
+class Code:
+    retryable: bool
+    meaning: str
+    remedy: str
+
+
+CODES: Mapping[str, Code] = {
+    "agent.error": Code(True, "The agent raised an exception.", "Read the attempt's detail; mend the agent or input."),
+    "agent.crashed": Code(True, "The agent's process died.", "Read the exit status and the log tail of the attempt."),
+    "agent.unable": Code(False, "The agent said it cannot do this safely.", "Read its reason; change input or team."),
+    "agent.not_importable": Code(
+        True, "The worker cannot import the agent's code.", "Install the code where the worker runs, then redrive."
+    ),
+    "agent.unknown": Code(False, "The team has no such agent.", "Apply a team that has it, or discard."),
+    "agent.protocol": Code(
+        True, "A command agent's answer is not the documented JSON.", "Compare its output with docs/agents.md."
+    ),
+    "bound.time": Code(True, "The attempt ran past its timeout.", "Raise timeout_seconds or make the step smaller."),
+    "bound.memory": Code(True, "The attempt needed more memory than allowed.", "Raise memory_mb or make it smaller."),
+    "bound.output": Code(False, "The attempt wrote more than allowed.", "Print less; return large data as artifacts."),
+    "bound.questions": Code(False, "The step asked more questions than allowed.", "Raise bounds.questions or mend the agent."),
+    "agent.retry": Code(True, "The agent asked to be tried again later, too often.", "Read its reason, then redrive."),
+    "gate.rejected": Code(False, "The gates refused every output.", "Read the verdicts; mend agent, input or gate."),
+    "gate.abstained": Code(True, "A gate could not decide.", "Read the verdict's reasons; a gate never passes by error."),
+    "review.rejected": Code(False, "The reviewer refused every output.", "Read the reviews; mend the agent or input."),
+    "plan.invalid": Code(False, "No proposed plan was acceptable.", "Read the reasons; mend the planner or its input."),
+    "lease.expired": Code(True, "The worker stopped answering while it held the step.", "Look at the worker's log."),
+    "lease.lost": Code(True, "The worker could not reach Postgres in time and stopped the work.", "Check the network."),
+    "worker.died": Code(True, "The worker's process ended while it held the step.", "Look at the worker's log."),
+    "worker.stopped": Code(True, "The worker was stopped before the step ended.", "Nothing: it is tried elsewhere."),
+    "step.input_missing": Code(False, "A step was claimed without an input it needs.", "Report this as a defect."),
+    "task.cancelled": Code(False, "The task was cancelled.", "Nothing."),
+    "task.deadline": Code(False, "The task did not end before its deadline.", "Submit again with a later deadline."),
+    "message.undecodable": Code(False, "Bytes on a queue are not a message.", "Find who writes to the broker."),
+    "message.envelope": Code(False, "A message does not have the documented form.", "Find its sender; discard."),
+    "message.too_large": Code(False, "A message is larger than allowed.", "Find its sender; discard."),
+    "message.signature": Code(False, "A message's signature is missing or wrong.", "Check the signing keys."),
+    "message.version": Code(False, "A message has a version this worker does not know.", "Finish the upgrade."),
+    "message.kind": Code(False, "A message has an unknown kind.", "Finish the upgrade, or find its sender."),
+    "message.handler": Code(False, "A message names no handler of ours.", "Find who writes to the broker."),
+    "internal": Code(True, "The orchestrator itself failed.", "Report this with the attempt's detail."),
+}
+
+
+def retryable(code: str) -> bool:
+    """Whether trying again can help. Codes that agents made up are retryable unless they raised `Unable`."""
+    known = CODES.get(code)
+    return True if known is None else known.retryable
