@@ -1,0 +1,129 @@
+"""Settings: which layer wins, and what a mistake says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import Misconfigured
+from shared_state.settings import Settings, child_environment, load, masked
+
+SECRET = "s3cr3t-and-long-enough"
+
+
+def toml(folder: Path, text: str) -> Path:
+    file = folder / "orchestrator.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def refusal(environ: dict[str, str], file: Path | None = None, **overrides: object) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        load(environ, file, overrides)
+    return caught.value.text
+
+
+def test_every_layer_overrides_only_what_it_sets(tmp_path: Path) -> None:
+    file = toml(tmp_path, 'lease_seconds = 11\nsweep_seconds = 2\nworker_slots = 3\nlog_level = "debug"\n')
+    environ = {"ORCHESTRATOR_SWEEP_SECONDS": "4.5", "ORCHESTRATOR_WORKER_SLOTS": "5", "PATH": "/bin"}
+    settings = load(environ, file, {"worker_slots": 6, "retention_days": None})
+    assert (settings.lease_seconds, settings.sweep_seconds, settings.worker_slots) == (11, 4.5, 6)
+    assert (settings.log_level, settings.retention_days) == ("debug", 30)
+
+
+def test_clients_find_a_dev_server_through_its_file_and_anything_set_beats_it(tmp_path: Path) -> None:
+    written = {"api_url": "http://127.0.0.1:9", "api_key": SECRET, "not_a_setting": 1}
+    (tmp_path / "dev.json").write_text(json.dumps({"settings": written}), encoding="utf-8")
+    found = load({"ORCHESTRATOR_DATA_DIR": str(tmp_path)}, None, {})
+    assert found.api_url == "http://127.0.0.1:9"
+    assert found.api_key is not None
+    assert found.api_key.get_secret_value() == SECRET
+    beaten = load({"ORCHESTRATOR_DATA_DIR": str(tmp_path), "ORCHESTRATOR_API_URL": "http://other"}, None, {})
+    assert beaten.api_url == "http://other"
+
+
+def test_a_broken_dev_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text("{", encoding="utf-8")
+    assert load({}, None, {"data_dir": tmp_path}).data_dir == tmp_path
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert load({"ORCHESTRATOR_API_KEY": "", "ORCHESTRATOR_LEASE_SECONDS": ""}, None, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "parts"),
+    [
+        ({"ORCHESTRATOR_LEASE_SECOND": "1"}, ["lease_second:", "ORCHESTRATOR_LEASE_SECOND", "'lease_seconds'"]),
+        ({"ORCHESTRATOR_LEASE_SECONDS": "soon"}, ["lease_seconds:", "number", "ORCHESTRATOR_LEASE_SECONDS"]),
+        ({"ORCHESTRATOR_DATABASE_URL": "mysql://u:hidden@h/d"}, ["database_url:", "postgresql:", "variable"]),
+        ({"ORCHESTRATOR_DATABASE_URL": "postgresql://u:hidden@h:99999/d"}, ["database_url:", "port"]),
+        ({"ORCHESTRATOR_SIGNING_KEYS": "nocolonhidden"}, ["signing_keys:", "name:secret"]),
+        ({"ORCHESTRATOR_SIGNING_KEYS": "a:hidden"}, ["signing_keys:", "16 characters", "ORCHESTRATOR_SIGNING_KEYS"]),
+        ({"ORCHESTRATOR_WORKER_SLOTS": "0"}, ["worker_slots:", "greater than"]),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_problem_and_never_its_secret(
+    environ: dict[str, str], parts: list[str]
+) -> None:
+    text = refusal(environ)
+    assert all(part in text for part in parts), text
+    assert "hidden" not in text
+
+
+def test_a_bad_file_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path) in refusal({}, toml(tmp_path, "lease = 3\n"))
+    assert "not valid TOML" in refusal({}, toml(tmp_path, "lease_seconds =\n"))
+    assert "no such settings file" in refusal({}, tmp_path / "absent.toml")
+
+
+def test_a_bad_flag_is_named() -> None:
+    assert "--listen_port" in refusal({}, listen_port=70_000)
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    environ = {
+        "ORCHESTRATOR_TEST_DATA": "x",
+        "ORCHESTRATOR_SERVICE_HOST": "10.0.0.1",
+        "ORCHESTRATOR_PORT": "tcp://10.0.0.1:80",
+        "ORCHESTRATOR_PORT_80_TCP_ADDR": "10.0.0.1",
+        "ORCHESTRATOR_API_SERVICE_PORT": "80",
+        "ORCHESTRATOR_LISTEN_PORT": "81",
+    }
+    assert load(environ, None, {}) == Settings(listen_port=81)
+
+
+def test_no_text_form_holds_a_secret() -> None:
+    settings = Settings.model_validate(
+        {
+            "database_url": f"postgres://u:{SECRET}@h/d",
+            "broker_url": f"redis://:{SECRET}@h/0",
+            "artifact_url": f"s3://b/p?secret_access_key={SECRET}&region=x",
+            "api_key": SECRET,
+            "signing_keys": {"a": SECRET},
+        }
+    )
+    assert settings.database_url == f"postgresql://u:{SECRET}@h/d"
+    for text in (repr(settings), str(settings), f"{settings}"):
+        assert SECRET not in text
+        assert "region=x" in text
+
+
+def test_masked_keeps_what_helps() -> None:
+    assert (
+        masked("postgresql://me:pw@host:5432/db?sslmode=require") == "postgresql://me:***@host:5432/db?sslmode=require"
+    )
+    assert masked("redis://h/0") == "redis://h/0"
+    assert masked("postgres:") == "postgres:"
+    assert masked("http://[bad") == "***"
+
+
+def test_a_child_gets_exactly_the_same_settings(tmp_path: Path) -> None:
+    settings = load(
+        {"ORCHESTRATOR_SIGNING_KEYS": f"a:{SECRET},b:{SECRET}2", "ORCHESTRATOR_API_KEY": SECRET},
+        None,
+        {"data_dir": tmp_path, "database_url": f"postgresql://u:{SECRET}@h/d", "lease_seconds": 3.5},
+    )
+    again = load(child_environment(settings), None, {})
+    assert again == settings
+    assert list(again.signing_keys) == ["a", "b"]
