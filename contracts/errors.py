@@ -56,6 +56,18 @@ class Unavailable(OrchestratorError):
     retryable = True
 
 
+class AgentError(OrchestratorError):
+    """Raised by an agent to fail with a code of its own: `code` starts with `agent.`, `text` is shown to people.
+
+    `retryable=False` ends the step at once, whatever the retry table says.
+    """
+
+    def __init__(self, code: str, text: str, *, retryable: bool = True) -> None:
+        super().__init__(text)
+        self.code = code
+        self.retryable = retryable
+
+
 class InvalidMessage(OrchestratorError):
     """Bytes on a queue that are not a valid, signed, known message. `reason` is one of the `message.*` codes."""
 
@@ -70,7 +82,7 @@ class Failure(BaseModel):
     """How an attempt failed: what is stored, sent between processes and shown.
 
     `text` is safe to show; `detail` (a traceback, the tail of an output) is for operators only and never leaves
-    the attempt's record.
+    the attempt's record. `retryable` is null unless whoever failed knows better than the code does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,6 +90,12 @@ class Failure(BaseModel):
     code: str = Field(max_length=100)
     text: str = Field(max_length=4000)
     detail: str | None = Field(default=None, max_length=20_000)
+    retryable: bool | None = None
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether trying again can help."""
+        return retryable(self.code) if self.retryable is None else self.retryable
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,8 @@ CODES: Mapping[str, Code] = {
         True, "The worker cannot import the agent's code.", "Install the code where the worker runs, then redrive."
     ),
     "agent.unknown": Code(False, "The team has no such agent.", "Apply a team that has it, or discard."),
+    "agent.input": Code(False, "The step's input does not fit the agent.", "Read the text; redrive with another input."),
+    "agent.output": Code(True, "The agent's output cannot be stored as JSON.", "Read the text; mend the agent."),
     "agent.protocol": Code(
         True, "A command agent's answer is not the documented JSON.", "Compare its output with docs/agents.md."
     ),

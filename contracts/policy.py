@@ -3,7 +3,7 @@
 from typing import Any, assert_never
 
 from contracts.assignments import Assignment
-from contracts.errors import Failure, retryable
+from contracts.errors import Failure
 from contracts.outcomes import Done, Failed, Judged, Outcome, Planned, Question, Retry, Unable
 from contracts.plans import check_plan
 from contracts.settlements import Accept, AcceptPlan, Approve, Ask, Bury, Propose, Return, Settlement
@@ -69,7 +69,7 @@ def decide_failure(
     together: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     rule = team.retry_for(assignment.agent, failure.code)
-    if not retryable(failure.code) or assignment.attempt >= rule.attempts:
+    if not failure.can_retry or assignment.attempt >= rule.attempts:
         return Bury(failure=failure, expired=expired)
     bound = min(rule.backoff_limit_seconds, rule.backoff_seconds * 2.0 ** min(assignment.attempt - 1, 30))
     return Return(

@@ -1,0 +1,1 @@
+"""Agents' bodies: how they are found, called, and how what they return becomes an outcome."""
