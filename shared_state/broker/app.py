@@ -1,0 +1,155 @@
+"""The one place that builds a Celery application. Everybody passes it on; nobody asks for the current one.
+
+Celery moves messages here and does nothing else: no canvas, no `eta`, no retries, no result backend. Redis and
+RabbitMQ differ by URL. A worker passes `quarantine` and `keys`: they make consuming safe (see `consumer.py`), and they
+travel as constructor arguments - a `partial` for Celery's consumer, a transport option for kombu's channel - because
+both are built by class, deep inside the libraries, in a process that must not hold module-level state.
+"""
+
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+
+from contracts.messages import SigningKeys
+from contracts.topology import QUEUE_OF_ROLE
+from shared_state.broker.quarantine import Quarantine
+from shared_state.settings import Settings
+
+ROLE_QUEUES: tuple[str, ...] = tuple(QUEUE_OF_ROLE.values())
+VISIBILITY_SECONDS = 4 * 3600
+"""After this long Redis's client hands an unacknowledged message out again. Leases recover work long before; this is
+only the net under a broker that keeps messages nobody will ever acknowledge."""
+
+
+def signing_keys(settings: Settings) -> SigningKeys:
+    """Raises `ValueError` where the settings name no key."""
+    return SigningKeys({name: secret.get_secret_value().encode() for name, secret in settings.signing_keys.items()})
+
+
+def make_app(
+    settings: Settings,
+    *,
+    queues: Sequence[str] = ROLE_QUEUES,
+    quarantine: Quarantine | None = None,
+    keys: SigningKeys | None = None,
+) -> Celery:
+    """Build the application. `queues` are those a worker of it consumes.
+
+    A worker must give `quarantine` and `keys`; who only publishes or watches leaves them out.
+    """
+    app = Celery("orchestrator", broker=settings.broker_url, set_as_current=False, fixups=[])
+    app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker())
+    if quarantine is not None and keys is not None:
+        app.conf.worker_consumer = partial(_safe_consumer(), quarantine=quarantine, keys=keys)
+        if is_redis(settings.broker_url):
+            app.conf.broker_transport = "shared_state.broker.transport:SafeTransport"
+            app.conf.broker_transport_options = {
+                **app.conf.broker_transport_options,
+                "quarantine": quarantine,
+                "guarded_queues": frozenset(queues),
+            }
+    return app
+
+
+def is_redis(url: str) -> bool:
+    return urlsplit(url).scheme in ("redis", "rediss")
+
+
+def make_queue(url: str, name: str) -> Queue:
+    """A durable queue on the default exchange: routing is by name alone, so no binding can be lost."""
+    arguments = None if is_redis(url) else {"x-queue-type": "quorum"}
+    return Queue(name, exchange=Exchange(""), routing_key=name, queue_arguments=arguments, durable=True)
+
+
+def _delivery() -> dict[str, Any]:
+    return {
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_compression": None,
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "task_protocol": 2,
+        # Acknowledged when Postgres is settled, whatever the outcome: retries are ours, never the broker's.
+        "task_acks_late": True,
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        "task_reject_on_worker_lost": False,
+        "task_retry_on_worker_lost": False,
+        "task_create_missing_queues": False,
+        "task_default_exchange": "",
+        "task_default_exchange_type": "direct",
+        "task_send_sent_event": False,
+        "task_track_started": False,
+    }
+
+
+def _broker(url: str, queues: Sequence[str]) -> dict[str, Any]:
+    return {
+        "task_queues": [make_queue(url, name) for name in queues],
+        "task_default_queue": queues[0],
+        "task_default_routing_key": queues[0],
+        "broker_transport_options": _redis_options() if is_redis(url) else {"confirm_publish": True},
+        "broker_use_ssl": _tls(url),
+        "broker_connection_timeout": 5,
+        "broker_connection_retry": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # A broker that is full, read-only or loading answers with an error: reconnect, do not exit.
+        "broker_channel_error_retry": True,
+        "broker_pool_limit": 50,
+        "broker_pool_acquire_timeout": 5,
+    }
+
+
+def _redis_options() -> dict[str, Any]:
+    """No `retry_*` keys: they turn off kombu's batch publishing."""
+    return {
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "max_connections": 200,
+        "queue_order_strategy": "round_robin",
+    }
+
+
+def _worker() -> dict[str, Any]:
+    return {
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        # What is running still counts against the slots after a reconnect; a second brake could stick.
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_send_task_events": True,
+        "worker_enable_remote_control": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_detect_quorum_queues": True,
+    }
+
+
+def _tls(url: str) -> dict[str, Any] | None:
+    """`rediss://` verifies the server unless the URL itself says otherwise; the client's default would not."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return None
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+
+def _safe_consumer() -> Any:
+    # Celery's worker costs 20 MB that a process which only publishes need not pay.
+    from shared_state.broker.consumer import SafeConsumer
+
+    return SafeConsumer
