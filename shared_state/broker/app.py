@@ -51,7 +51,7 @@ def make_app(
             app.conf.broker_transport_options = {
                 **app.conf.broker_transport_options,
                 "quarantine": quarantine,
-                "guarded_queues": frozenset(queues),
+                "guarded_queues": tuple(queues),
             }
     return app
 

@@ -129,6 +129,10 @@ class Quarantine:
         # kombu keeps connections apart by the text of their options: it must not change with the content.
         return f"<Quarantine {id(self):#x}>"
 
+    def __json__(self) -> str:
+        """kombu's way of asking: a worker answers Flower's `stats` with the options of its connection."""
+        return repr(self)
+
     @property
     def is_full(self) -> bool:
         """Whether the consuming side should stop taking messages for now."""

@@ -1,0 +1,128 @@
+"""Celery's consumer with a guard at the door: only messages made by our publisher reach Celery's own code.
+
+Everything is checked before Celery's handler runs. An exception from inside it would come too late: it leaks the slot
+that was taken, ends the worker, or makes the message come back to kill the next one. A rejected message is stored by
+the quarantine first and acknowledged after, on the event loop's thread, so that nothing is lost and nobody waits.
+
+Remote control is reduced to questions. Who reaches the broker could otherwise stop, resize or re-route every worker
+without a signature; Flower shows what it shows by asking only.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from celery.worker.consumer.consumer import Consumer
+from celery.worker.consumer.control import Control
+from celery.worker.control import Panel
+
+from contracts.errors import InvalidMessage
+from contracts.messages import SigningKeys
+from shared_state.broker.quarantine import Quarantine, describe
+from shared_state.broker.wire import unpack
+
+STORE_SECONDS = 5.0
+"""How long a worker that ends waits for its bad messages to be stored before it gives them back."""
+
+_QUESTIONS = frozenset(
+    {"active", "active_queues", "ping", "query_task", "registered", "reserved", "revoked", "scheduled", "stats"}
+)
+_log = structlog.get_logger(__name__)
+
+
+class SafeConsumer(Consumer):
+    """Built by Celery; `quarantine` and `keys` are bound to it by `make_app`."""
+
+    def __init__(self, *args: Any, quarantine: Quarantine, keys: SigningKeys, **options: Any) -> None:
+        self._quarantine = quarantine
+        self._keys = keys
+        self._stored: deque[Any] = deque()
+        super().__init__(*args, **options)
+        for step in self.steps:
+            if isinstance(step, Control):
+                step.box.node.handlers = {name: call for name, call in Panel.data.items() if name in _QUESTIONS}
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
+        receive = super().create_task_handler(*args, **options)
+
+        def on_message(message: Any) -> Any:
+            queue = _queue_of(message)
+            try:
+                self._check(message, queue)
+            except InvalidMessage as error:
+                return self._reject(message, error.code, error.text)
+            except Exception as error:
+                # An edge: a defect in our own check must cost one message, not the worker.
+                _log.exception("checking a message failed")
+                return self._reject(message, "message.envelope", f"checking it failed: {type(error).__name__}")
+            self._quarantine.counts.accept(queue)
+            return receive(message)
+
+        return on_message
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._reject(message, "message.undecodable", f"the client cannot decode it: {type(exc).__name__}")
+
+    def on_unknown_message(self, _body: Any, message: Any) -> None:
+        self._reject(message, "message.envelope", "the message has no form that Celery knows")
+
+    def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
+        self._reject(message, "message.handler", "this worker does not have the handler it names")
+
+    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        self._reject(message, "message.envelope", f"Celery does not accept it: {type(exc).__name__}")
+
+    def shutdown(self) -> None:
+        """Store or give back what was rejected, acknowledge what was stored, then close the connection."""
+        self._quarantine.stop(STORE_SECONDS)
+        self._acknowledge_stored()
+        super().shutdown()
+
+    def _check(self, message: Any, queue: str) -> None:
+        if (message.delivery_info or {}).get("exchange"):
+            raise InvalidMessage("message.envelope", "the message came through an exchange")
+        checked = unpack(
+            queue=queue,
+            body=message.body,
+            headers=message.headers,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            keys=self._keys,
+        )
+        if message.headers["task"] not in self.strategies:
+            raise InvalidMessage("message.handler", f"this worker has no handler for kind {checked.kind.value!r}")
+
+    def _reject(self, message: Any, reason: str, text: str) -> None:
+        bad = describe(_queue_of(message), reason, text, _raw_of(message), message.headers)
+        self._quarantine.put(bad, on_stored=partial(self._on_stored, message))
+
+    def _on_stored(self, message: Any) -> None:
+        """Runs on the quarantine's thread; the event loop's thread acknowledges."""
+        self._stored.append(message)
+        self.call_soon(self._acknowledge_stored)
+
+    def _acknowledge_stored(self) -> None:
+        while self._stored:
+            message = self._stored.popleft()
+            try:
+                message.ack()
+            except Exception as error:
+                # Its connection may be gone: then it comes back, and is stored once more.
+                _log.warning("rejected message not acknowledged", error=repr(error)[:500])
+
+
+def _queue_of(message: Any) -> str:
+    """The queue it came from: on the default exchange that is the routing key."""
+    return str((message.delivery_info or {}).get("routing_key") or "")
+
+
+def _raw_of(message: Any) -> bytes:
+    """The bytes as far as the client still has them: Redis's whole frame, RabbitMQ's body."""
+    frame = getattr(message, "_raw", None)
+    if isinstance(frame, dict):
+        return json.dumps(frame).encode()
+    body = message.body
+    return body.encode("utf-8", "replace") if isinstance(body, str) else bytes(body or b"")

@@ -1,0 +1,241 @@
+"""kombu's Redis transport with its soft spots closed: it trusts what lies on a list, and the type of its keys.
+
+Every element is parsed as bytes from a stranger. What is no message goes to the quarantine; a key of a wrong type is
+moved aside; an entry of the `unacked` hash that is not ours goes to the quarantine when it would be restored; what a
+stranger says on the control channel is dropped. None of them raises into Celery, where it would end the worker, or
+restart its connection and so hand out everything in flight a second time.
+
+`_brpop_read`, `_get` and `restore_by_tag` repeat lines of kombu's methods, which offer no hook between taking and
+parsing. They were written against kombu 5.7, to which the project is pinned.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from queue import Empty
+from typing import Any, TypeVar
+
+import structlog
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import ResponseError
+
+from contracts.errors import InvalidMessage
+from shared_state.broker.frames import headers_in, parse_frame
+from shared_state.broker.quarantine import RAW_LIMIT_BYTES, Quarantine, describe
+
+T = TypeVar("T")
+_QUEUE_NAME = re.compile(r"^[a-z][a-z0-9_.-]{0,99}$")
+_log = structlog.get_logger(__name__)
+
+
+class SafeQoS(kombu_redis.QoS):
+    """Acknowledgements: takes nothing more while the quarantine is full, and survives entries that are not ours."""
+
+    channel: "SafeChannel"
+
+    def can_consume(self) -> bool:
+        return not self.channel.quarantine.is_full and bool(super().can_consume())
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        append = super().append
+        self.channel.with_right_types(self._types(), lambda: append(message, delivery_tag))
+
+    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
+        restore = super().restore_visible
+        self.channel.with_right_types(self._types(), lambda: restore(start=start, num=num, interval=interval))
+
+    def restore_by_tag(self, tag: bytes | str, client: Any = None, leftmost: bool = False) -> None:
+        """Put an unacknowledged message back on its queue. What is not a message of ours is quarantined instead."""
+        bad: list[tuple[bytes, str]] = []
+
+        def restore(pipe: Any) -> None:
+            held = pipe.hget(self.unacked_key, tag)
+            bad.clear()
+            pipe.multi()
+            self._remove_from_indices(tag, pipe)
+            if held is None:
+                return
+            try:
+                frame, queue = _parse_held(held)
+            except InvalidMessage as error:
+                bad.append((held, error.text))
+            else:
+                self.channel._do_restore_message(frame, "", queue, pipe, leftmost)
+
+        with self.channel.conn_or_acquire(client) as connected:
+            connected.transaction(restore, self.unacked_key)
+        for held, text in bad:
+            self.channel.quarantine.put(
+                describe(self.unacked_key, "message.envelope", f"an entry of {self.unacked_key!r}: {text}", held),
+                give_back=partial(
+                    _hold_again, self.channel.plain_client, self.unacked_key, self.unacked_index_key, tag, held
+                ),
+            )
+
+    def _types(self) -> Mapping[str, str]:
+        return {self.unacked_key: "hash", self.unacked_index_key: "zset"}
+
+
+class SafeChannel(kombu_redis.Channel):
+    """A channel whose `quarantine` and `guarded_queues` come, as kombu does it, from the transport options."""
+
+    QoS = SafeQoS
+    quarantine: Quarantine
+    guarded_queues: tuple[str, ...] = ()
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "quarantine", "guarded_queues")
+
+    _plain_client: Any = None
+
+    @property
+    def plain_client(self) -> Any:
+        """One client for all commands that do not block. kombu makes a new one for every acknowledgement, which is a
+        fifth of what consuming a message costs; a client only borrows connections of the pool and can be shared."""
+        if self._plain_client is None:
+            self._plain_client = self._create_client()
+        return self._plain_client
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        yield self.plain_client if client is None else client
+
+    def with_right_types(self, types: Mapping[str, str], work: Callable[[], T]) -> T:
+        """Do `work`; where a key has a wrong type, move it aside and do `work` again."""
+        try:
+            return work()
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error) or not self._move_aside(types):
+                raise
+            return work()
+
+    def _disconnect_pools(self) -> None:
+        self._plain_client = None
+        super()._disconnect_pools()
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        bind = super()._queue_bind
+        types = {prefix % exchange: "set" for prefix in (self.keyprefix_queue, self.keyprefix_binding_permanent)}
+        self.with_right_types(types, lambda: bind(exchange, routing_key, pattern, queue))
+
+    def _brpop_read(self, **options: Any) -> bool:
+        client = self.client
+        try:
+            try:
+                popped = client.parse_response(client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                client.connection.disconnect()
+                raise
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error) or not self._move_aside(self._queue_types()):
+                    raise
+                popped = None
+            if not popped:
+                raise Empty
+            key, raw = popped
+            queue = key.decode("utf-8").rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            frame = self._accept(raw, key, queue)
+            if frame is not None:
+                self.connection._deliver(frame, queue)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _get(self, queue: str, *_: Any) -> Any:
+        for priority in self.priority_steps:
+            key = self._q_for_pri(queue, priority)
+            take = partial(self.plain_client.rpop, key)
+            while not self.quarantine.is_full:
+                raw = self.with_right_types({key: "list"}, take)
+                if raw is None:
+                    break
+                frame = self._accept(raw, key, queue)
+                if frame is not None:
+                    return frame
+        raise Empty
+
+    def _accept(self, raw: bytes, key: bytes | str, queue: str) -> Any:
+        """The frame in `raw`, or None after handing the bytes to the quarantine."""
+        if queue not in self.guarded_queues:
+            return json.loads(raw)
+        try:
+            return parse_frame(raw, queue)
+        except InvalidMessage as error:
+            bad = describe(queue, error.code, error.text, raw, headers_in(raw))
+            self.quarantine.put(bad, give_back=partial(self.plain_client.lpush, key, raw))
+            return None
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)
+        except RecursionError:
+            _log.warning("control message dropped", reason="nested too deeply")
+            raise Empty from None
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        """What anybody may say to all workers at once (Flower does): nothing in it may hurt."""
+        headers = message.get("headers") if isinstance(message, dict) else None
+        if not isinstance(headers, dict) or "compression" in headers:
+            _log.warning("control message dropped", reason="not a message", exchange=exchange)
+            return None
+        try:
+            return super()._deliver_fanout_message(message, exchange)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _log.warning("control message dropped", reason=type(error).__name__, exchange=exchange)
+            return None
+
+    def _queue_types(self) -> dict[str, str]:
+        return {self._q_for_pri(queue, step): "list" for queue in self.active_queues for step in self.priority_steps}
+
+    def _move_aside(self, types: Mapping[str, str]) -> bool:
+        """Rename the keys that do not have their type. False where all have, so that trying again would not help."""
+        moved = False
+        for key, expected in types.items():
+            aside = f"{key}.moved-aside.{uuid.uuid4().hex}"
+            found = _rename_unless(self.plain_client, key, expected, aside)
+            if found is not None:
+                moved = True
+                raw = self.plain_client.getrange(aside, 0, RAW_LIMIT_BYTES - 1) if found == "string" else b""
+                text = f"the key {key!r} was a {found}, not a {expected}; it was renamed to {aside!r}"
+                self.quarantine.put(describe(key, "message.undecodable", text, raw))
+        return moved
+
+
+class SafeTransport(kombu_redis.Transport):
+    Channel = SafeChannel
+
+
+def _rename_unless(client: Any, key: str, expected: str, aside: str) -> str | None:
+    """Rename `key` where it exists and is not of the expected type; its type then, else None."""
+    found: list[str] = []
+
+    def rename(pipe: Any) -> None:
+        kind = pipe.type(key).decode()
+        found[:] = [] if kind in (expected, "none") else [kind]
+        pipe.multi()
+        if found:
+            pipe.rename(key, aside)
+
+    client.transaction(rename, key)
+    return found[0] if found else None
+
+
+def _parse_held(held: bytes) -> tuple[dict[str, object], str]:
+    """The frame and the queue of an entry of `unacked`: `[frame, "", queue]`."""
+    try:
+        entry = json.loads(held)
+    except (ValueError, RecursionError):
+        raise InvalidMessage("message.undecodable", "not JSON") from None
+    if not isinstance(entry, list) or len(entry) != 3:
+        raise InvalidMessage("message.envelope", "not [message, exchange, queue]")
+    frame, exchange, queue = entry
+    if exchange != "" or not isinstance(queue, str) or not _QUEUE_NAME.match(queue):
+        raise InvalidMessage("message.envelope", "not for a queue of the default exchange")
+    return parse_frame(json.dumps(frame).encode(), queue), queue
+
+
+def _hold_again(client: Any, key: str, index_key: str, tag: bytes | str, held: bytes) -> None:
+    client.pipeline().hset(key, tag, held).zadd(index_key, {tag: 0}).execute()
