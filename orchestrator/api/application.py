@@ -1,0 +1,68 @@
+"""The application: routes, services and their lifetime, put together in one place."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy import Engine
+
+from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steps, tasks
+from orchestrator.api.feed import Feed
+from orchestrator.api.headers import SecurityHeaders
+from orchestrator.api.services import Services
+from orchestrator.api.wakeups import WakeupSender
+from orchestrator.auth import Authenticator
+from shared_state.artifacts import ArtifactStore, open_bodies
+from shared_state.broker.publisher import Publisher
+from shared_state.settings import Settings
+from shared_state.tasks import Submission
+
+_BODIES: list[type[BaseModel]] = [
+    Submission,
+    dead_letters.Redrive,
+    dead_letters.RedriveMany,
+    dead_letters.Discard,
+    questions.Answer,
+]
+
+
+def make_api(settings: Settings, engine: Engine, publisher: Publisher) -> FastAPI:
+    """The whole HTTP API, as an ASGI application. Raises `Misconfigured` for an unusable `artifact_url`."""
+    stored = open_bodies(settings.artifact_url)
+    services = Services(
+        engine=engine,
+        publisher=publisher,
+        wakeups=WakeupSender(publisher),
+        feed=Feed(engine),
+        authenticator=Authenticator(engine),
+        open_store=lambda tenant: ArtifactStore(engine, tenant, stored),
+        max_body_bytes=settings.max_body_bytes,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
+        services.wakeups.start()
+        yield
+        await services.feed.stop()
+        services.wakeups.stop()
+
+    api = FastAPI(
+        title="agent-orchestrator",
+        version=version("agent-orchestrator"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.services = services
+    for router in (tasks.router, events.router, steps.router, dead_letters.router, questions.router):
+        api.include_router(router, prefix="/v1")
+    api.include_router(installation.router, prefix="/v1")
+    api.include_router(installation.probes, prefix="/v1")
+    api.include_router(installation.probes, include_in_schema=False)
+    api.add_middleware(SecurityHeaders)
+    problems.install(api)
+    schemas.install(api, _BODIES)
+    return api

@@ -1,0 +1,145 @@
+"""Request bodies: read with a limit, and refused, with the field named, before anything of ours can choke on them."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from contracts.errors import InvalidInput
+from orchestrator.api.problems import invalid_fields
+from orchestrator.refusals import Malformed, TooLarge, TooSlow, UnsupportedMediaType
+
+M = TypeVar("M", bound=BaseModel)
+
+DEPTH_LIMIT = 32
+READ_SECONDS = 30.0
+_INTEGER_LIMIT = 2**63
+_DRAIN_FACTOR = 8
+"""A body this many times too large is still read and dropped, so that its sender gets to see the answer."""
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body. Raises `TooLarge`, `TooSlow`, `UnsupportedMediaType` or `Malformed`."""
+    _require_json(request)
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await _collect(request.stream(), limit_bytes)
+    except TimeoutError:
+        raise TooSlow(f"the body did not arrive within {READ_SECONDS:.0f} seconds; send it again") from None
+
+
+def parse(body: bytes) -> Any:
+    """The JSON value of a body. Raises `Malformed` where it is not JSON."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the body is not valid UTF-8 (byte {error.start}); send UTF-8") from None
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidInput(_too_deep()) from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Malformed(f"the body is not valid JSON: {error.msg} ({where})") from None
+    except ValueError as error:
+        raise InvalidInput(f"the body holds a number that no JSON reader has to accept: {error}") from None
+
+
+def check_form(value: Any, path: str = "", depth: int = 1) -> None:
+    """Raises `InvalidInput` for what Postgres or JSON readers cannot hold: depth, NUL, surrogates, huge numbers."""
+    if isinstance(value, str):
+        _check_text(value, path)
+    elif isinstance(value, bool) or value is None:
+        return
+    elif isinstance(value, int):
+        if not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
+            raise InvalidInput(f"{path}: an integer must fit in 64 bits; send a larger one as text", field=path)
+    elif isinstance(value, float):
+        if value in (float("inf"), float("-inf")):
+            raise InvalidInput(f"{path}: this number is too large; send it as text", field=path)
+    else:
+        if depth > DEPTH_LIMIT:
+            raise InvalidInput(f"{path[:200]}: {_too_deep()}", field=path[:200])
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(key, str):
+                _check_text(key, path)
+            check_form(item, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def parse_model(body: bytes, model: type[M]) -> M:
+    """A body as a model. Raises `InvalidInput` that names the fields."""
+    value = parse(body)
+    check_form(value)
+    return validate(value, model)
+
+
+def validate(value: Any, model: type[M]) -> M:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"the body must be a JSON object, not {_json_type(value)}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+
+
+async def _collect(stream: AsyncIterator[bytes], limit_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in stream:
+        size += len(chunk)
+        if size <= limit_bytes:
+            chunks.append(chunk)
+        elif size > limit_bytes * _DRAIN_FACTOR:
+            break
+        else:
+            chunks.clear()
+    if size > limit_bytes:
+        raise TooLarge(
+            f"the body is larger than {limit_bytes} bytes; send large data as several tasks, or raise max_body_bytes"
+        )
+    return b"".join(chunks)
+
+
+def _require_json(request: Request) -> None:
+    header = request.headers.get("content-type", "")
+    media_type = header.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise UnsupportedMediaType(
+            f"the body must be JSON: send `Content-Type: application/json`, not {header[:100]!r}"
+        )
+    charset = _CHARSET.search(header)
+    if charset and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType("JSON is UTF-8; send it so and leave the charset out")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("compressed bodies are not accepted; send it without Content-Encoding")
+
+
+def _check_text(text: str, path: str) -> None:
+    if "\x00" in text:
+        raise InvalidInput(f"{path or 'a key'}: text must not contain NUL; remove it or send base64", field=path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = f"{path or 'a key'}: text holds half of a surrogate pair; send valid Unicode"
+        raise InvalidInput(text, field=path) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise json.JSONDecodeError(f"{name} is not JSON; use null or text", name, 0)
+
+
+def _too_deep() -> str:
+    return f"the body is nested deeper than {DEPTH_LIMIT} levels; flatten it or send it as text"
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, list):
+        return "a list"
+    return "null" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,84 @@
+"""The API as a process: checked before it listens, stopped without cutting anyone off in the middle."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from contracts.errors import Misconfigured
+from orchestrator.api.application import make_api
+from orchestrator.api.services import Services
+from shared_state import migrate
+from shared_state.broker.app import make_app, signing_keys
+from shared_state.broker.publisher import Publisher
+from shared_state.engine import make_engine
+from shared_state.settings import Settings
+
+POOL_SIZE = 12
+_STOP_SECONDS = 10
+_LOG = logging.getLogger("orchestrator.api")
+
+
+class Server(uvicorn.Server):
+    """Ends the live event streams first when it is told to stop: they would never end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._services.feed.stop()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serve until told to stop; `announce` gets the URL. Raises `Misconfigured` or `Unavailable` at the start."""
+    listener = listen(settings.listen_host, settings.listen_port)
+    engine = make_engine(settings.database_url, pool_size=POOL_SIZE, application="orchestrator api")
+    publisher = open_publisher(settings)
+    try:
+        migrate.require_head(engine)
+        server = make_server(make_api(settings, engine, publisher))
+        host, port = listener.getsockname()[:2]
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        asyncio.run(server.serve([listener]))
+    finally:
+        publisher.close()
+        engine.dispose()
+        listener.close()
+
+
+def make_server(api: FastAPI) -> Server:
+    config = uvicorn.Config(
+        api,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        log_config=None,
+    )
+    return Server(config, api.state.services)
+
+
+def open_publisher(settings: Settings) -> Publisher:
+    try:
+        keys = signing_keys(settings)
+    except ValueError:
+        raise Misconfigured("signing_keys: none is set; set ORCHESTRATOR_SIGNING_KEYS=name:secret") from None
+    return Publisher(make_app(settings), keys, origin="orchestrator api")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a port which is taken is found out before anything else starts."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[4][:2], family=address[0], backlog=1024)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Misconfigured(
+            f"listen_port: cannot listen on {host}:{port} ({reason}); choose another with ORCHESTRATOR_LISTEN_PORT"
+        ) from None

@@ -1,0 +1,76 @@
+"""What every request may use, and who is asking."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from contracts.errors import InvalidInput, NotFound
+from orchestrator.api.bodies import read_body
+from orchestrator.api.feed import Feed
+from orchestrator.api.wakeups import WakeupSender
+from orchestrator.auth import Authenticator, Permission, demand
+from shared_state.artifacts import ArtifactStore
+from shared_state.broker.publisher import Publisher
+from shared_state.keys import Caller
+
+
+@dataclass(frozen=True)
+class Services:
+    engine: Engine
+    publisher: Publisher
+    wakeups: WakeupSender
+    feed: Feed
+    authenticator: Authenticator
+    open_store: Callable[[str], ArtifactStore]
+    """The artifacts of one tenant."""
+    max_body_bytes: int
+
+
+def services_of(request: Request) -> Services:
+    services = request.app.state.services
+    if not isinstance(services, Services):
+        raise AssertionError("the application was made without its services")
+    return services
+
+
+def _caller(request: Request) -> Caller:
+    for name, value in request.query_params.multi_items():
+        if "\x00" in name or "\x00" in value:
+            raise InvalidInput("the query must not contain NUL; remove it", field=name.replace("\x00", ""))
+    return services_of(request).authenticator.caller(request.headers.get("authorization"))
+
+
+def _permitted(permission: Permission) -> Callable[[Caller], Caller]:
+    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        demand(caller, permission)
+        return caller
+
+    return check
+
+
+async def _body(request: Request) -> bytes:
+    return await read_body(request, services_of(request).max_body_bytes)
+
+
+Ours = Annotated[Services, Depends(services_of)]
+ReaderOnly = Depends(_permitted(Permission.READ))
+"""For what looks the same to every reader."""
+Reader = Annotated[Caller, ReaderOnly]
+Operator = Annotated[Caller, Depends(_permitted(Permission.OPERATE))]
+Decider = Annotated[Caller, Depends(_permitted(Permission.DECIDE))]
+Body = Annotated[bytes, Depends(_body)]
+"""Declared after the caller, so that nobody without a key can make us read a body."""
+
+
+def parse_id(text: str, what: str) -> UUID:
+    """A path's id. What is no UUID names nothing, so it is as unknown as any other id: `NotFound`."""
+    try:
+        if len(text) == 36:
+            return UUID(text)
+    except ValueError:
+        pass
+    raise NotFound(f"there is no {what} {text[:50]!r}: an id is a UUID, copied from a listing")

@@ -1,0 +1,193 @@
+"""Tasks over HTTP: submit, look, watch, get the result, cancel."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field, ValidationError
+
+from contracts.errors import InvalidInput, OrchestratorError
+from contracts.states import StepState, TaskState
+from orchestrator.api import bodies
+from orchestrator.api.pages import Page, PageQuery, cut, id_cursor, make_rank_cursor, rank_cursor
+from orchestrator.api.problems import invalid_fields, problem_of
+from orchestrator.api.schemas import SUBMISSION_BODY
+from orchestrator.api.services import Body, Operator, Ours, Reader, Services, parse_id
+from orchestrator.refusals import Malformed
+from shared_state import tasks, views
+from shared_state.engine import transaction
+from shared_state.keys import Caller
+from shared_state.shapes import Created, Refused, Result, Step, Task, TaskDetail
+from shared_state.tasks import Submission
+
+router = APIRouter(tags=["tasks"])
+
+LIST_LIMIT = 1000
+_NOT_YET = {"budget": "this version enforces no budgets, so it refuses one rather than ignore it; leave it out"}
+
+
+class TaskQuery(PageQuery):
+    state: list[TaskState] = Field(default_factory=list)
+    team: str | None = Field(default=None, max_length=100)
+    label: str | None = Field(default=None, max_length=301, description="name=value")
+
+
+class StepQuery(PageQuery):
+    state: list[StepState] = Field(default_factory=list)
+
+
+@router.post(
+    "/tasks",
+    status_code=201,
+    response_model=Task,
+    openapi_extra=SUBMISSION_BODY,
+    responses={200: {"model": Page[Created | Refused]}},
+)
+def submit(
+    caller: Operator,
+    body: Body,
+    services: Ours,
+    response: Response,
+    idempotency_key: Annotated[list[str] | None, Header(description="1 to 255 visible ASCII characters")] = None,
+    traceparent: Annotated[str | None, Header()] = None,
+) -> Any:
+    """Submit one task (an object), or up to 1,000 (a list: answered 200, with an id or a problem for each)."""
+    value = bodies.parse(body)
+    trace = _trace(traceparent)
+    if isinstance(value, list):
+        if idempotency_key:
+            raise InvalidInput("with a list, give each item its own idempotency_key", field="idempotency_key")
+        return JSONResponse(_submit_list(services, caller, value, trace), 200)
+    submission = _submission(value, _single(idempotency_key))
+    submitted = tasks.submit(services.engine, caller.tenant, [submission], traceparent=trace)
+    result = submitted.results[0]
+    if isinstance(result, OrchestratorError):
+        raise result
+    services.wakeups.send(submitted.wakeups)
+    response.headers["Location"] = f"/v1/tasks/{result.task_id}"
+    if result.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    with transaction(services.engine) as connection:
+        return views.task(connection, caller.tenant, result.task_id)
+
+
+@router.get("/tasks", response_model=Page[Task])
+def list_tasks(caller: Reader, services: Ours, query: Annotated[TaskQuery, Query()]) -> Any:
+    """Newest first. `state` may be given several times; `label` is `name=value`."""
+    with transaction(services.engine) as connection:
+        rows = views.tasks(
+            connection,
+            caller.tenant,
+            limit=query.limit + 1,
+            before=id_cursor(query.cursor),
+            states=query.state,
+            team=query.team,
+            label=_label(query.label),
+        )
+    return cut(rows, query.limit, lambda row: row["id"])
+
+
+@router.get("/tasks/{task_id}", response_model=TaskDetail)
+def read_task(task_id: str, caller: Reader, services: Ours) -> Any:
+    with transaction(services.engine) as connection:
+        return views.task(connection, caller.tenant, parse_id(task_id, "task"))
+
+
+@router.get("/tasks/{task_id}/steps", response_model=Page[Step])
+def list_steps(task_id: str, caller: Reader, services: Ours, query: Annotated[StepQuery, Query()]) -> Any:
+    """Parents before children."""
+    with transaction(services.engine) as connection:
+        rows = views.steps(
+            connection,
+            caller.tenant,
+            parse_id(task_id, "task"),
+            limit=query.limit + 1,
+            after=rank_cursor(query.cursor),
+            states=query.state,
+        )
+    return cut(rows, query.limit, lambda row: make_rank_cursor(row["rank"], row["key"]))
+
+
+@router.get("/tasks/{task_id}/result", response_model=Result)
+def read_result(task_id: str, caller: Reader, services: Ours) -> Any:
+    """The accepted outputs of the steps nobody needs; 409 until the task has ended."""
+    with transaction(services.engine) as connection:
+        return views.result(connection, caller.tenant, parse_id(task_id, "task"))
+
+
+@router.post("/tasks/{task_id}/cancel", response_model=TaskDetail)
+def cancel(task_id: str, caller: Operator, services: Ours) -> Any:
+    """Nothing of the task is committed after this; cancelling twice is fine."""
+    which = parse_id(task_id, "task")
+    tasks.cancel(services.engine, caller.tenant, which, caller.name)
+    with transaction(services.engine) as connection:
+        return views.task(connection, caller.tenant, which)
+
+
+def _submit_list(services: Services, caller: Caller, values: list[Any], trace: str | None) -> Page[Created | Refused]:
+    """Every item stands for itself: a bad one gets its problem and stops none of the others."""
+    if not 1 <= len(values) <= LIST_LIMIT:
+        raise InvalidInput(f"a list holds 1 to {LIST_LIMIT} tasks, not {len(values)}; send several lists")
+    checked = [_checked(value) for value in values]
+    good = [each for each in checked if isinstance(each, Submission)]
+    submitted = tasks.submit(services.engine, caller.tenant, good, traceparent=trace)
+    services.wakeups.send(submitted.wakeups)
+    results = iter(submitted.results)
+    items: list[Created | Refused] = []
+    for each in checked:
+        result = next(results) if isinstance(each, Submission) else each
+        if isinstance(result, OrchestratorError):
+            items.append({"problem": problem_of(result)})
+        else:
+            items.append({"id": str(result.task_id), "replayed": result.replayed})
+    return {"items": items, "next_cursor": None}
+
+
+def _checked(value: Any) -> Submission | OrchestratorError:
+    try:
+        return _submission(value, None)
+    except OrchestratorError as error:
+        return error
+
+
+def _submission(value: Any, key: str | None) -> Submission:
+    bodies.check_form(value)
+    if not isinstance(value, dict):
+        raise InvalidInput("a task is a JSON object; see /openapi.json")
+    for field, text in _NOT_YET.items():
+        if field in value:
+            raise InvalidInput(f"{field}: {text}", field=field)
+    if key is not None:
+        if value.get("idempotency_key", key) != key:
+            text = "the Idempotency-Key header and the field idempotency_key differ; send one of them"
+            raise InvalidInput(text, field="idempotency_key")
+        value = {**value, "idempotency_key": key}
+    try:
+        return Submission.model_validate(value)
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+
+
+def _single(keys: list[str] | None) -> str | None:
+    if keys is not None and len(keys) > 1:
+        raise Malformed("the Idempotency-Key header is there more than once; send it once")
+    return keys[0] if keys else None
+
+
+def _label(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidInput("label: write it as name=value", field="label")
+    return name, value
+
+
+def _trace(header: str | None) -> str | None:
+    """A W3C traceparent, or None for anything else: a bad trace header must not stop a task."""
+    if header is None or len(header) != 55:
+        return None
+    parts = header.split("-")
+    wanted = (2, 32, 16, 2)
+    hexadecimal = all(set(part) <= set("0123456789abcdef") for part in parts)
+    return header if hexadecimal and tuple(map(len, parts)) == wanted and parts[0] != "ff" else None

@@ -1,0 +1,334 @@
+"""The Python client: the HTTP API as methods, its problems as our errors.
+
+with Client() as client:
+    task = client.submit("survey", input={"path": "."})
+    print(client.wait(task["id"])["state"], client.result(task["id"])["outputs"])
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from contracts.errors import InvalidInput, OrchestratorError, Unavailable
+from orchestrator.refusals import error_of
+from shared_state import settings
+from shared_state.shapes import (
+    Created,
+    DeadLetter,
+    DeadLetterDetail,
+    Event,
+    Question,
+    Queue,
+    Readiness,
+    Redriven,
+    Refused,
+    Result,
+    Step,
+    StepDetail,
+    Task,
+    TaskDetail,
+    Team,
+    TeamDetail,
+    Worker,
+)
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+_PAGE = 200
+_SILENCE_SECONDS = 45.0
+"""A live stream that is silent for longer (three heartbeats) is dead."""
+_RECONNECT_SECONDS = 60.0
+_POLL_SECONDS = (0.05, 1.0)
+
+
+class TimedOut(OrchestratorError):
+    """`wait` waited as long as it was allowed to; the task goes on."""
+
+    code = "timed_out"
+    retryable = True
+
+
+class Client:
+    """Talks to one API with one key. Safe to use from several threads; close it, or use it in a `with`.
+
+    Without `url` or `key` it uses ORCHESTRATOR_API_URL and ORCHESTRATOR_API_KEY, orchestrator.toml, or the `dev.json` of
+    a dev server in ORCHESTRATOR_DATA_DIR (./.orchestrator). Every method raises `Unavailable` when the service does not
+    answer, and otherwise the error that the service names: `InvalidInput` (with `field`), `NotFound`, `Conflict`,
+    `Unauthenticated`, `Forbidden`, ...
+    """
+
+    def __init__(self, url: str | None = None, key: str | None = None, *, timeout_seconds: float = 30.0) -> None:
+        if url is None or key is None:
+            found = settings.from_environment()
+            url = url or found.api_url
+            key = key or (found.api_key.get_secret_value() if found.api_key else None)
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        timeout = httpx.Timeout(timeout_seconds, connect=5.0)
+        self._http = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- tasks
+
+    def submit(
+        self,
+        team: str,
+        *,
+        goal: str = "",
+        input: Mapping[str, Any] | None = None,
+        plan: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        deadline_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Submit one task. Without `idempotency_key` it gets a random one, so that a repetition of ours is harmless."""
+        given = {"goal": goal, "input": input, "plan": plan, "labels": labels, "deadline_seconds": deadline_seconds}
+        body = {"team": team, **{name: value for name, value in given.items() if value not in (None, "")}}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        try:
+            return cast(Task, self._send("POST", "/tasks", body=body, headers=headers))
+        except Unavailable:
+            return cast(Task, self._send("POST", "/tasks", body=body, headers=headers))
+
+    def submit_many(self, tasks: Sequence[Mapping[str, Any]]) -> list[Created | Refused]:
+        """Up to 1,000 tasks, each an object with the fields of `submit`; for each its id or its problem, in order."""
+        answer = self._send("POST", "/tasks", body=[dict(task) for task in tasks])
+        return cast(list[Created | Refused], answer["items"])
+
+    def task(self, task_id: str) -> TaskDetail:
+        return cast(TaskDetail, self._get(f"/tasks/{_part(task_id)}"))
+
+    def tasks(
+        self,
+        *,
+        state: Sequence[str] = (),
+        team: str | None = None,
+        label: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Task]:
+        """Newest first; `label` is `name=value`; all of them unless `limit` is given."""
+        return cast(Iterator[Task], self._pages("/tasks", {"state": list(state), "team": team, "label": label}, limit))
+
+    def steps(self, task_id: str, *, state: Sequence[str] = (), limit: int | None = None) -> Iterator[Step]:
+        """Parents before children."""
+        return cast(Iterator[Step], self._pages(f"/tasks/{_part(task_id)}/steps", {"state": list(state)}, limit))
+
+    def step(self, step_id: str) -> StepDetail:
+        return cast(StepDetail, self._get(f"/steps/{_part(step_id)}"))
+
+    def events(self, task_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """Live until the task ends. A cut stream is resumed where it stopped; `Unavailable` after a minute of trying."""
+        patience = time.monotonic() + _RECONNECT_SECONDS
+        while True:
+            error: Exception | None = None
+            try:
+                for event in self._stream(task_id, after):
+                    patience = time.monotonic() + _RECONNECT_SECONDS
+                    after = event["cursor"]
+                    yield event
+                    if event["type"].removeprefix("task.") in ENDED:
+                        return
+                if self.task(task_id)["state"] in ENDED:
+                    # Ended while we were cut off: hand out what is left.
+                    yield from self.past_events(task_id, after=after)
+                    return
+            except (httpx.TransportError, Unavailable) as cut:
+                error = cut
+            if error is not None and time.monotonic() > patience:
+                raise self._unavailable(error)
+            time.sleep(_POLL_SECONDS[1])
+
+    def past_events(self, task_id: str, *, after: str | None = None, limit: int | None = None) -> Iterator[Event]:
+        """What has happened so far, oldest first."""
+        return cast(Iterator[Event], self._pages(f"/tasks/{_part(task_id)}/events", {"cursor": after}, limit))
+
+    def wait(self, task_id: str, timeout_seconds: float | None = None) -> TaskDetail:
+        """The task once it has ended, however it did. Raises `TimedOut`; survives short outages of the service."""
+        now = time.monotonic()
+        until = None if timeout_seconds is None else now + timeout_seconds
+        patience = now + _RECONNECT_SECONDS
+        pause, longest = _POLL_SECONDS
+        while True:
+            try:
+                task = self.task(task_id)
+                patience = time.monotonic() + _RECONNECT_SECONDS
+                if task["state"] in ENDED:
+                    return task
+            except Unavailable:
+                if time.monotonic() > patience:
+                    raise
+            if until is not None and time.monotonic() + pause > until:
+                raise TimedOut(f"task {task_id} has not ended within {timeout_seconds:g} seconds; it goes on")
+            time.sleep(pause)
+            pause = min(longest, pause * 1.5)
+
+    def result(self, task_id: str) -> Result:
+        """The accepted outputs of the steps nobody needs. Raises `Conflict` while the task goes on."""
+        return cast(Result, self._get(f"/tasks/{_part(task_id)}/result"))
+
+    def artifact(self, sha256: str) -> bytes:
+        return self._answer("GET", f"/artifacts/{_part(sha256)}").content
+
+    def cancel(self, task_id: str) -> TaskDetail:
+        return cast(TaskDetail, self._send("POST", f"/tasks/{_part(task_id)}/cancel"))
+
+    # --- what waits for people
+
+    def dead_letters(
+        self,
+        *,
+        state: str | None = None,
+        reason: str | None = None,
+        team: str | None = None,
+        task: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[DeadLetter]:
+        """Newest first; `reason` is a code, or the part of codes before the dot."""
+        wanted = {"state": state, "reason": reason, "team": team, "task": task}
+        return cast(Iterator[DeadLetter], self._pages("/dead-letters", wanted, limit))
+
+    def dead_letter(self, letter_id: str) -> DeadLetterDetail:
+        return cast(DeadLetterDetail, self._get(f"/dead-letters/{_part(letter_id)}"))
+
+    def redrive(self, letter_id: str, *, edit: Mapping[str, Any] | None = None) -> Redriven:
+        """Put its step back, with another input if `edit` is given; a second time changes nothing."""
+        body = {} if edit is None else {"edit": dict(edit)}
+        return cast(Redriven, self._send("POST", f"/dead-letters/{_part(letter_id)}/redrive", body=body))
+
+    def redrive_many(
+        self, *, reason: str | None = None, team: str | None = None, ids: Sequence[str] | None = None
+    ) -> Redriven:
+        """Put back every open one that fits all that is given."""
+        wanted = {"reason": reason, "team": team, "ids": list(ids) if ids is not None else None}
+        body = {"filter": {name: value for name, value in wanted.items() if value is not None}}
+        return cast(Redriven, self._send("POST", "/dead-letters/redrive", body=body))
+
+    def discard(self, letter_id: str, reason: str) -> DeadLetterDetail:
+        return cast(
+            DeadLetterDetail, self._send("POST", f"/dead-letters/{_part(letter_id)}/discard", body={"reason": reason})
+        )
+
+    def questions(
+        self, *, state: str | None = None, task: str | None = None, limit: int | None = None
+    ) -> Iterator[Question]:
+        return cast(Iterator[Question], self._pages("/questions", {"state": state, "task": task}, limit))
+
+    def answer(self, question_id: str, text: str) -> Question:
+        """Raises `Conflict` when the question is not open any more."""
+        return cast(Question, self._send("POST", f"/questions/{_part(question_id)}/answer", body={"text": text}))
+
+    # --- the installation
+
+    def workers(self) -> list[Worker]:
+        return cast(list[Worker], self._get("/workers")["items"])
+
+    def queues(self) -> list[Queue]:
+        return cast(list[Queue], self._get("/queues")["items"])
+
+    def teams(self) -> Iterator[Team]:
+        return cast(Iterator[Team], self._pages("/teams", {}, None))
+
+    def team(self, name: str, digest: str | None = None) -> TeamDetail:
+        return cast(TeamDetail, self._get(f"/teams/{_part(name)}", {"digest": digest}))
+
+    def ready(self) -> Readiness:
+        """Raises `Unavailable` while the service cannot serve."""
+        return cast(Readiness, self._get("/ready"))
+
+    # --- HTTP
+
+    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        return self._answer("GET", path, query=query).json()
+
+    def _send(self, method: str, path: str, *, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        return self._answer(method, path, body=body, headers=headers).json()
+
+    def _pages(self, path: str, query: Mapping[str, Any], limit: int | None) -> Iterator[Any]:
+        cursor: str | None = query.get("cursor")
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            page = self._get(path, {**query, "limit": size, "cursor": cursor})
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+            left = None if left is None else left - len(page["items"])
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        content = None if body is None else _encode(body)
+        sent = {**({"Content-Type": "application/json"} if content is not None else {}), **(headers or {})}
+        try:
+            answer = self._http.request(method, path, params=params, content=content, headers=sent)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unavailable(error) from error
+        if answer.is_error:
+            raise _error(answer)
+        return answer
+
+    def _stream(self, task_id: str, after: str | None) -> Iterator[Event]:
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
+        timeout = httpx.Timeout(5.0, read=_SILENCE_SECONDS)
+        path = f"/tasks/{_part(task_id)}/events"
+        with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _error(answer)
+            for line in answer.iter_lines():
+                # We send one line of data an event, and it holds the cursor and the type too.
+                if line.startswith("data: "):
+                    yield cast(Event, json.loads(line.removeprefix("data: ")))
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        reason = error.text if isinstance(error, OrchestratorError) else type(error).__name__
+        return Unavailable(
+            f"cannot reach the service at {self.url} ({reason}): start it with `orchestrator dev`, "
+            "or set ORCHESTRATOR_API_URL or ORCHESTRATOR_DATA_DIR"
+        )
+
+
+def _error(answer: httpx.Response) -> OrchestratorError:
+    problem: dict[str, Any] = {}
+    with suppress(ValueError):
+        found = answer.json()
+        problem = found if isinstance(found, dict) else {}
+    code = str(problem.get("code", "internal"))
+    text = str(problem.get("detail", f"the service answered {answer.status_code} without saying why"))
+    return error_of(answer.status_code, code, text, str(problem.get("field", "")))
+
+
+def _encode(body: Any) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"what was to be sent is not JSON: {error}") from None
+
+
+def _part(text: str) -> str:
+    """One segment of a path, whatever it holds; an empty one would name another resource."""
+    return quote(text, safe="") or "%20"

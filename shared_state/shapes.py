@@ -1,0 +1,274 @@
+"""What people read: the JSON shapes that views make, the API sends and the client gets. JSON types only.
+
+Ids are UUIDs as text, times are RFC 3339 in UTC. Imports nothing heavy: the client needs it too.
+"""
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class Usage(TypedDict):
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+class ErrorText(TypedDict):
+    """`step` is the key of the step that broke the task; `detail` is for those who may operate."""
+
+    code: str
+    text: str
+    step: NotRequired[str]
+    detail: NotRequired[str]
+
+
+class Task(TypedDict):
+    id: str
+    team: str
+    team_digest: str
+    state: str
+    degraded: bool
+    goal: str
+    labels: dict[str, str]
+    step_count: int
+    step_counts: dict[str, int]
+    usage: Usage
+    error: ErrorText | None
+    created_at: str
+    deadline_at: str | None
+    cancel_requested_at: str | None
+    finished_at: str | None
+
+
+class TaskDetail(Task):
+    input: Any
+
+
+class Step(TypedDict):
+    id: str
+    task_id: str
+    key: str
+    role: str
+    agent: str
+    reviewer: str | None
+    queue: str
+    state: str
+    optional: bool
+    degraded: str | None
+    rank: int
+    epoch: int
+    attempt_count: int
+    rejection_count: int
+    question_count: int
+    worker: str | None
+    due_at: str | None
+    created_at: str
+    ready_at: str | None
+    finished_at: str | None
+
+
+class Attempt(TypedDict):
+    epoch: int
+    attempt: int
+    role: str
+    agent: str
+    worker: str
+    state: str
+    started_at: str
+    finished_at: str | None
+    seconds: float | None
+    error: ErrorText | None
+    verdicts: Any
+    progress: Any
+    log_tail: str | None
+    code_hash: str | None
+
+
+class Proposal(TypedDict):
+    epoch: int
+    state: str
+    body: Any
+    degraded: str | None
+    created_at: str
+
+
+class Event(TypedDict):
+    cursor: str
+    type: str
+    step_id: str | None
+    step_key: str | None
+    epoch: int | None
+    data: Any
+    at: str
+
+
+class QueueEntry(TypedDict):
+    """The outbox row of a step that is ready: when it was published, and how often."""
+
+    kind: str
+    queue: str
+    epoch: int
+    created_at: str
+    published_at: str | None
+    publish_count: int
+
+
+class Question(TypedDict):
+    id: str
+    task_id: str
+    step_id: str
+    step_key: str
+    text: str
+    state: str
+    answer: str | None
+    asked_at: str
+    answered_at: str | None
+    answered_by: str | None
+
+
+class DeadLetter(TypedDict):
+    """`raw_size_bytes` and what follows it belong to bytes found on a queue; they have no task and no step."""
+
+    id: str
+    state: str
+    reason: str
+    text: str
+    meaning: str | None
+    remedy: str | None
+    task_id: str | None
+    step_id: str | None
+    step_key: str | None
+    agent: str | None
+    team: str | None
+    epoch: int | None
+    queue: str | None
+    raw_size_bytes: int | None
+    raw_sha256: str | None
+    created_at: str
+    closed_at: str | None
+    closed_by: str | None
+    close_reason: str | None
+
+
+class DeadLetterDetail(DeadLetter):
+    """`raw_base64` may hold only the beginning of larger bytes; for those who may operate."""
+
+    step_input: Any
+    headers: Any
+    raw_base64: str | None
+
+
+class StepDetail(Step):
+    """`trace_id` is the hexadecimal trace id of the task's W3C trace context."""
+
+    input: Any
+    output: Any
+    accepted_at: str | None
+    feedback: Any
+    needs: list[str]
+    attempts: list[Attempt]
+    proposals: list[Proposal]
+    questions: list[Question]
+    dead_letters: list[DeadLetter]
+    message: QueueEntry | None
+    events: list[Event]
+    trace_id: str | None
+
+
+class Result(TypedDict):
+    """`outputs` holds the accepted output of every step that no other step needs, by the step's id in the plan.
+
+    `missing` names those of them that have none, with their state.
+    """
+
+    task_id: str
+    team: str
+    state: str
+    degraded: bool
+    error: ErrorText | None
+    outputs: dict[str, Any]
+    missing: dict[str, str]
+
+
+class Worker(TypedDict):
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    slots: int
+    busy: int
+    state: str
+    started_at: str
+    seen_at: str
+
+
+class Queue(TypedDict):
+    """Steps of the caller's tenant by queue. `depth` is what the broker holds for everyone; null: it did not answer."""
+
+    queue: str
+    waiting: int
+    published: int
+    running: int
+    oldest_seconds: float | None
+    worker_count: int
+    depth: int | None
+
+
+class Team(TypedDict):
+    name: str
+    digest: str
+    description: str
+    agents: dict[str, str]
+    applied_at: str
+
+
+class TeamDetail(Team):
+    definition: Any
+    digests: list[str]
+
+
+class Created(TypedDict):
+    id: str
+    replayed: bool
+
+
+class Refused(TypedDict):
+    problem: "Problem"
+
+
+class Problem(TypedDict):
+    """RFC 9457. `code` is what programs compare; `field` is a dotted path into what was sent."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: NotRequired[str]
+    errors: NotRequired[list["FieldError"]]
+
+
+class FieldError(TypedDict):
+    field: str
+    text: str
+
+
+class Redriven(TypedDict):
+    """`unchanged` had been closed before: a second click changes nothing."""
+
+    redriven: list[str]
+    unchanged: list[str]
+
+
+class Health(TypedDict):
+    status: Literal["ok"]
+
+
+class Readiness(TypedDict):
+    """`degraded`: tasks are accepted and kept, but nothing is delivered until the broker is back."""
+
+    status: Literal["ready", "degraded"]
+    database: str
+    broker: str
