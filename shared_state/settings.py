@@ -84,7 +84,7 @@ class Settings(BaseModel):
     sweep_seconds: float = Field(default=1.0, gt=0, le=3600)
     republish_seconds: float = Field(default=10.0, gt=0, le=3600)
     max_body_bytes: int = Field(default=8_000_000, ge=1024, le=1_000_000_000)
-    retention_days: float = Field(default=30.0, gt=0, le=36_500)
+    retention_days: int = Field(default=30, ge=1, le=36_500)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

@@ -1,0 +1,61 @@
+# The commands of a checkout. Everything lives in .venv, made here with `python3 -m venv`; nothing is installed elsewhere.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PATH_TO_SURVEY ?=
+SOURCES := contracts shared_state workers orchestrator tests
+
+# Tests that need the shared test data find it beside the checkout, where it is.
+ifneq ($(wildcard ../shared/data),)
+export ORCHESTRATOR_TEST_DATA ?= $(abspath ../shared/data)
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check dev bench clean requirements
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+demo: $(READY) ## survey a source tree with the whole system embedded (PATH_TO_SURVEY=DIR for another one)
+	$(BIN)/orchestrator demo $(if $(PATH_TO_SURVEY),"$(PATH_TO_SURVEY)")
+
+dev: $(READY) ## everything in one process tree, until Ctrl-C
+	$(BIN)/orchestrator dev
+
+test: $(READY) ## the whole test suite, on real servers
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, import directions, schemas
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --durations=0 tests/unit/test_architecture.py tests/unit/test_schemas.py
+
+bench: $(READY) ## the workloads W1 to W4 beside plain Celery, into build/bench.json
+	$(BIN)/python -m tests.benchmarks
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+requirements: ## compile the pinned requirements anew (needs uv)
+	UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --no-config --quiet --universal --generate-hashes \
+	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev \
+	  pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --no-config --quiet --universal --generate-hashes \
+	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra objects --constraint requirements/dev.txt \
+	  pyproject.toml requirements/build.in --output-file requirements/base.txt
+
+# The stamp is the last thing written: an interrupted installation is begun again.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed, $(PYTHON) is '$$($(PYTHON) --version 2>&1)'; try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "make: $(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
