@@ -1,0 +1,1 @@
+"""Team `diagnostics`: small honest agents for trying an installation, for load and for tests."""
