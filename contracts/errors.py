@@ -113,7 +113,9 @@ CODES: Mapping[str, Code] = {
         True, "The worker cannot import the agent's code.", "Install the code where the worker runs, then redrive."
     ),
     "agent.unknown": Code(False, "The team has no such agent.", "Apply a team that has it, or discard."),
-    "agent.input": Code(False, "The step's input does not fit the agent.", "Read the text; redrive with another input."),
+    "agent.input": Code(
+        False, "The step's input does not fit the agent.", "Read the text; redrive with another input."
+    ),
     "agent.output": Code(True, "The agent's output cannot be stored as JSON.", "Read the text; mend the agent."),
     "agent.protocol": Code(
         True, "A command agent's answer is not the documented JSON.", "Compare its output with docs/agents.md."
@@ -121,10 +123,14 @@ CODES: Mapping[str, Code] = {
     "bound.time": Code(True, "The attempt ran past its timeout.", "Raise timeout_seconds or make the step smaller."),
     "bound.memory": Code(True, "The attempt needed more memory than allowed.", "Raise memory_mb or make it smaller."),
     "bound.output": Code(False, "The attempt wrote more than allowed.", "Print less; return large data as artifacts."),
-    "bound.questions": Code(False, "The step asked more questions than allowed.", "Raise bounds.questions or mend the agent."),
+    "bound.questions": Code(
+        False, "The step asked more questions than allowed.", "Raise bounds.questions or mend the agent."
+    ),
     "agent.retry": Code(True, "The agent asked to be tried again later, too often.", "Read its reason, then redrive."),
     "gate.rejected": Code(False, "The gates refused every output.", "Read the verdicts; mend agent, input or gate."),
-    "gate.abstained": Code(True, "A gate could not decide.", "Read the verdict's reasons; a gate never passes by error."),
+    "gate.abstained": Code(
+        True, "A gate could not decide.", "Read the verdict's reasons; a gate never passes by error."
+    ),
     "review.rejected": Code(False, "The reviewer refused every output.", "Read the reviews; mend the agent or input."),
     "plan.invalid": Code(False, "No proposed plan was acceptable.", "Read the reasons; mend the planner or its input."),
     "lease.expired": Code(True, "The worker stopped answering while it held the step.", "Look at the worker's log."),

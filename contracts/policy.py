@@ -1,6 +1,6 @@
-"""The pure decisions: from what an attempt came to, to how it is settled. No I/O, no clock, no randomness of its own."""
+"""The pure decisions: from what an attempt came to, to how it is settled. No I/O, no clock, no randomness."""
 
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from contracts.assignments import Assignment
 from contracts.errors import Failure
@@ -68,12 +68,16 @@ def decide_failure(
     Full jitter (a uniform draw below the exponential bound) keeps a crowd that failed together from coming back
     together: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
+    to: Literal["ready", "reviewing"] = "reviewing" if assignment.role is Role.REVIEWER else "ready"
+    if failure.code == "worker.stopped":
+        # The worker was told to stop; the step did nothing wrong, and dies of something else if at all.
+        return Return(to=to, failure=failure)
     rule = team.retry_for(assignment.agent, failure.code)
     if not failure.can_retry or assignment.attempt >= rule.attempts:
         return Bury(failure=failure, expired=expired)
     bound = min(rule.backoff_limit_seconds, rule.backoff_seconds * 2.0 ** min(assignment.attempt - 1, 30))
     return Return(
-        to="reviewing" if assignment.role is Role.REVIEWER else "ready",
+        to=to,
         after_seconds=0.0 if expired else bound * chance,
         failure=failure,
         expired=expired,
@@ -114,5 +118,7 @@ def _reject(
 
 
 def _wrong_type(assignment: Assignment, what: str, team: Team, chance: float) -> Settlement:
-    failure = Failure(code="agent.protocol", text=f"agent {assignment.agent!r} is a {assignment.role}; it returned {what}")
+    failure = Failure(
+        code="agent.protocol", text=f"agent {assignment.agent!r} is a {assignment.role}; it returned {what}"
+    )
     return decide_failure(assignment, failure, team, chance)

@@ -77,20 +77,20 @@ class Agent(Closed):
     @model_validator(mode="after")
     def _body(self) -> Self:
         if self.kind is Kind.PYTHON and (self.call is None or not _CALL.match(self.call)):
-            raise ValueError("a python agent needs call = \"module:function\"")
+            raise ValueError('a python agent needs call = "module:function"')
         if self.kind is Kind.COMMAND and not self.command:
             raise ValueError('a command agent needs command = ["program", "argument", ...]')
         if self.kind is Kind.PYTHON and self.command is not None:
-            raise ValueError("command belongs to kind = \"command\"")
+            raise ValueError('command belongs to kind = "command"')
         if self.kind is Kind.COMMAND and self.call is not None:
-            raise ValueError("call belongs to kind = \"python\"")
+            raise ValueError('call belongs to kind = "python"')
         if self.kind is Kind.COMMAND and self.isolation is Isolation.THREAD:
             raise ValueError("a command agent always runs in a process of its own")
         if self.review is not None and self.role is not Role.EXECUTOR:
             raise ValueError("only an executor's output is reviewed")
         for gate in self.gates:
             if ":" in gate and not _CALL.match(gate):
-                raise ValueError(f"gate {gate!r} is neither a built-in gate nor \"module:function\"")
+                raise ValueError(f'gate {gate!r} is neither a built-in gate nor "module:function"')
         return self
 
 

@@ -1,16 +1,16 @@
 """The connection pool and the transaction: the only way to Postgres."""
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-import secrets
-
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from contracts.errors import Unavailable
@@ -35,11 +35,11 @@ def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrato
         "keepalives_interval": 5,
         "keepalives_count": 3,
     }
+    # Inputs and outputs are parameters: an error's text must not carry them into logs.
+    common: dict[str, Any] = {"connect_args": connect_args, "hide_parameters": True}
     if pool_size == 0:
-        return create_engine(url, poolclass=NullPool, connect_args=connect_args)
-    return create_engine(
-        url, pool_size=pool_size, max_overflow=0, pool_timeout=5, pool_pre_ping=True, connect_args=connect_args
-    )
+        return create_engine(url, poolclass=NullPool, **common)
+    return create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=5, pool_pre_ping=True, **common)
 
 
 @contextmanager

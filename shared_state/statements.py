@@ -3,12 +3,11 @@
 Parameters are psycopg's named ones (`%(ids)s`), so a file runs as it is through SQLAlchemy's driver connection.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 
 @cache
@@ -21,12 +20,12 @@ def load_migration(name: str) -> str:
     return files("shared_state").joinpath("migrations", f"{name}.sql").read_text(encoding="utf-8")
 
 
-def run(connection: Connection, name: str, **parameters: Any) -> Sequence[RowMapping]:
+def run(connection: Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
     """Run one named statement; its rows, or none where it returns none."""
     return query(connection, load(name), **parameters)
 
 
-def query(connection: Connection, sql: str, **parameters: Any) -> Sequence[RowMapping]:
+def query(connection: Connection, sql: str, **parameters: Any) -> list[dict[str, Any]]:
     """Run SQL written where it is used: for reads too small or too variable to deserve a file."""
     result = connection.exec_driver_sql(sql, parameters)
-    return result.mappings().all() if result.returns_rows else ()
+    return [dict(row) for row in result.mappings()] if result.returns_rows else []

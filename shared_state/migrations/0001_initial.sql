@@ -50,7 +50,7 @@ create table tasks (
     degraded boolean not null default false,
     error jsonb,
     step_count int not null default 0 check (step_count >= 0),
-    step_limit int not null check (step_count <= step_limit),
+    step_limit int not null constraint tasks_step_limit check (step_count <= step_limit),
     traceparent text,
     deadline_at timestamptz,
     planned_at timestamptz,
@@ -69,7 +69,8 @@ create table idempotency_keys (
     tenant_id text not null references tenants,
     key text not null check (length(key) between 1 and 255),
     digest text not null,
-    task_id uuid not null references tasks on delete cascade,
+    -- Deferred: the key is taken first, and only who takes it makes the task.
+    task_id uuid not null references tasks on delete cascade deferrable initially deferred,
     created_at timestamptz not null default clock_timestamp(),
     primary key (tenant_id, key)
 );

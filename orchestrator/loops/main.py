@@ -1,0 +1,80 @@
+"""The loops process: wires the loops, runs each in a thread, ends all on SIGTERM."""
+
+import signal
+import threading
+
+import structlog
+from sqlalchemy import Engine
+
+from orchestrator.loops.listener import listen
+from orchestrator.loops.runner import Loop, run_loop
+from shared_state import outbox, presence, prune, sweep
+from shared_state.broker.app import make_app, signing_keys
+from shared_state.broker.publisher import Publisher
+from shared_state.engine import make_engine
+from shared_state.migrate import require_head
+from shared_state.settings import Settings
+
+log = structlog.get_logger("loops")
+
+WINDOW = 500
+"""How many published, unclaimed entries one queue may have: enough to keep workers busy, few enough to stay fair."""
+
+
+def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePublisher) -> list[Loop]:
+    def relay_pass() -> bool:
+        done = outbox.relay(engine, publisher, republish_seconds=settings.republish_seconds, window=WINDOW)
+        return done.dispatched > 0
+
+    def sweep_pass() -> bool:
+        recovered, wakeups = sweep.sweep(engine)
+        outbox.publish(publisher, wakeups)
+        if recovered:
+            log.warning("lease.recovered", count=recovered)
+        presence.mark_silent(engine, max(60.0, settings.lease_seconds * 2))
+        return recovered > 0
+
+    def stage_pass() -> bool:
+        return outbox.stage(engine) > 0
+
+    def prune_pass() -> bool:
+        return prune.prune(engine, retention_days=settings.retention_days)["tasks"] > 0
+
+    return [
+        Loop("relay", relay_pass, every_seconds=0.5),
+        Loop("sweeper", sweep_pass, every_seconds=settings.sweep_seconds),
+        Loop("stager", stage_pass, every_seconds=0.5),
+        Loop("pruner", prune_pass, every_seconds=600.0, busy_seconds=1.0),
+    ]
+
+
+def run_loops(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    engine = make_engine(settings.database_url, pool_size=5, application="orchestrator-loops")
+    require_head(engine)
+    publisher = Publisher(make_app(settings), signing_keys(settings))
+    stop, wake_relay = threading.Event(), threading.Event()
+
+    def finish(*_: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, finish)
+    signal.signal(signal.SIGINT, finish)
+    wakes = {"relay": wake_relay}
+    threads = [
+        threading.Thread(
+            target=run_loop, args=(loop, stop, wakes.setdefault(loop.name, threading.Event())), name=loop.name
+        )
+        for loop in make_loops(settings, engine, publisher)
+    ]
+    url = settings.database_url
+    threads.append(threading.Thread(target=listen, args=(url, wake_relay, stop), name="listener"))
+    for thread in threads:
+        thread.start()
+    log.info("loops.started")
+    stop.wait()
+    for wake in wakes.values():
+        wake.set()
+    for thread in threads:
+        thread.join(timeout=5)
+    log.info("loops.stopped")

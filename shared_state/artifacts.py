@@ -1,0 +1,154 @@
+"""Artifacts: content-addressed bytes of any size, read only by their tenant.
+
+Where the bytes lie is a URL: `postgres:` (the default, in the artifacts table), `file:///shared/directory`, or any
+object store that obstore speaks (`s3://bucket/prefix`, `gs://`, `az://`; extra `objects`). The row in Postgres is
+written last, so an artifact that can be found is whole.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import Engine
+
+from contracts.context import ArtifactRef
+from contracts.errors import InvalidInput, Misconfigured, NotFound, Unavailable
+from shared_state.engine import transaction
+from shared_state.statements import query
+
+SIZE_LIMIT_BYTES = 256_000_000
+
+
+class Bodies(Protocol):
+    """Somewhere outside Postgres that keeps bytes under a name."""
+
+    location: str
+
+    def write(self, name: str, data: bytes) -> None: ...
+
+    def read(self, name: str) -> bytes: ...
+
+
+class DirectoryBodies:
+    """A directory that all workers and the API share."""
+
+    location = "directory"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written aside and renamed, so that a reader sees all of it or nothing.
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            part.write(data)
+            part.flush()
+            os.fsync(part.fileno())
+        os.replace(part.name, path)
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+
+class ObjectBodies:
+    """An object store, through obstore."""
+
+    location = "objects"
+
+    def __init__(self, url: str) -> None:
+        try:
+            import obstore
+        except ImportError as error:
+            text = f"artifact_url {url!r} needs the extra: pip install 'agent-orchestrator[objects]'"
+            raise Misconfigured(text) from error
+        self._obstore: Any = obstore
+        self._store = obstore.store.from_url(url)
+
+    def write(self, name: str, data: bytes) -> None:
+        self._obstore.put(self._store, name, data)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._obstore.get(self._store, name).bytes())
+
+
+class ArtifactStore:
+    """One tenant's artifacts. Safe to use from several threads."""
+
+    def __init__(self, engine: Engine, tenant: str, bodies: Bodies | None) -> None:
+        self._engine = engine
+        self._tenant = tenant
+        self._bodies = bodies
+
+    def put(self, data: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
+        """Store bytes; the same bytes are stored once. Raises `InvalidInput` above the size limit."""
+        if len(data) > SIZE_LIMIT_BYTES:
+            raise InvalidInput(f"an artifact has at most {SIZE_LIMIT_BYTES} bytes; this one has {len(data)}")
+        digest = hashlib.sha256(data).hexdigest()
+        if self._bodies is not None:
+            try:
+                self._bodies.write(self._name(digest), data)
+            except (OSError, RuntimeError) as error:
+                raise Unavailable(f"the artifact store refuses to write ({type(error).__name__})") from error
+        with transaction(self._engine) as connection:
+            query(
+                connection,
+                """insert into artifacts (tenant_id, sha256, size_bytes, media_type, location, body)
+                values (%(tenant)s, %(sha256)s, %(size)s, %(media_type)s, %(location)s, %(body)s)
+                on conflict (tenant_id, sha256) do nothing""",
+                tenant=self._tenant,
+                sha256=digest,
+                size=len(data),
+                media_type=media_type[:200],
+                location="postgres" if self._bodies is None else self._bodies.location,
+                body=data if self._bodies is None else None,
+            )
+        return ArtifactRef(sha256=digest, size_bytes=len(data), media_type=media_type[:200])
+
+    def get(self, ref: ArtifactRef | str) -> bytes:
+        """The bytes, checked against their digest. Raises `NotFound` for what is not this tenant's."""
+        return self.fetch(ref if isinstance(ref, str) else ref.sha256)[0]
+
+    def fetch(self, sha256: str) -> tuple[bytes, str]:
+        """The bytes and their media type."""
+        with transaction(self._engine) as connection:
+            rows = query(
+                connection,
+                "select location, body, media_type from artifacts where tenant_id = %(tenant)s and sha256 = %(sha256)s",
+                tenant=self._tenant,
+                sha256=sha256,
+            )
+        if not rows:
+            raise NotFound(f"there is no artifact {sha256[:64]}")
+        if rows[0]["location"] == "postgres":
+            data = bytes(rows[0]["body"])
+        elif self._bodies is None or self._bodies.location != rows[0]["location"]:
+            raise Unavailable(f"artifact {sha256} lies in another store than artifact_url names")
+        else:
+            try:
+                data = self._bodies.read(self._name(sha256))
+            except (OSError, RuntimeError) as error:
+                raise Unavailable(f"the artifact store does not give out {sha256} ({type(error).__name__})") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Unavailable(f"artifact {sha256} is damaged in its store")
+        return data, rows[0]["media_type"]
+
+    def _name(self, digest: str) -> str:
+        return f"{self._tenant}/{digest[:2]}/{digest}"
+
+
+def open_bodies(url: str) -> Bodies | None:
+    """Where artifact bytes lie, by URL; None for Postgres itself. Raises `Misconfigured`."""
+    if url in ("postgres", "postgres:"):
+        return None
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        root = Path(unquote(parts.path))
+        if not root.is_absolute():
+            raise Misconfigured(f"artifact_url {url!r}: a file URL needs an absolute path (file:///...)")
+        root.mkdir(parents=True, exist_ok=True)
+        return DirectoryBodies(root)
+    return ObjectBodies(url)

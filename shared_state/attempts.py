@@ -1,0 +1,302 @@
+"""Attempts: claim steps, keep their leases, settle what came of them. The only writer of attempts, and fenced.
+
+Every function takes lists and is one transaction. A step that somebody else moved on is simply missing from the
+answer: that is the race lost, never an error.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from contracts.assignments import Answer, Assignment
+from contracts.messages import StepRef
+from contracts.settlements import (
+    Abandon,
+    Accept,
+    AcceptPlan,
+    Approve,
+    Ask,
+    Bury,
+    Propose,
+    Return,
+    Settlement,
+)  # fmt: skip
+from contracts.teams import Role
+from contracts.verdicts import Reason
+from shared_state.engine import new_id, retrying
+from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
+from shared_state.plan_steps import create_steps, plan_rows
+from shared_state.statements import query, run
+from shared_state.teams import load_team
+
+
+@dataclass(frozen=True)
+class Record:
+    """Facts about how an attempt ran, kept with it."""
+
+    log_tail: str | None = None
+    code_hash: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Settling:
+    """One attempt to settle: who it is, what was decided, and how it ran."""
+
+    assignment: Assignment
+    settlement: Settlement
+    record: Record = field(default_factory=Record)
+
+    @property
+    def key(self) -> tuple[UUID, int]:
+        return self.assignment.step_id, self.assignment.epoch
+
+
+@dataclass(frozen=True)
+class Settled:
+    """`done` are the attempts whose settlement was written; the others were stale. `wakeups` are to be published."""
+
+    done: frozenset[tuple[UUID, int]]
+    wakeups: list[Wakeup]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease this process holds, with the newest progress of its attempt (JSON) if there is any."""
+
+    step_id: UUID
+    epoch: int
+    progress: str | None = None
+
+
+def claim(connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float) -> list[Assignment]:
+    """Take the named steps, in the caller's transaction; those that are not to be had are missing from the answer."""
+    rows = run(
+        connection,
+        "claim",
+        ids=[ref.id for ref in refs],
+        epochs=[ref.epoch for ref in refs],
+        worker=worker,
+        lease_seconds=lease_seconds,
+    )
+    return [_assignment(row) for row in rows]
+
+
+def extend(engine: Engine, held: Sequence[Held], *, lease_seconds: float) -> dict[tuple[UUID, int], bool]:
+    """Lengthen leases. Maps what is still held to whether its task was cancelled; what is missing is lost."""
+    rows = retrying(
+        engine,
+        lambda connection: run(
+            connection,
+            "heartbeat",
+            ids=[each.step_id for each in held],
+            epochs=[each.epoch for each in held],
+            progress=[each.progress for each in held],
+            lease_seconds=lease_seconds,
+        ),
+    )
+    return {(row["id"], row["epoch"]): row["cancelled"] for row in rows}
+
+
+def settle(connection: Connection, settlings: Sequence[Settling]) -> Settled:
+    """Write decisions, in the caller's transaction. Lock order: tasks by id, steps by id, then what they wake."""
+    groups: dict[type[Settlement], list[Settling]] = defaultdict(list)
+    for settling in settlings:
+        groups[type(settling.settlement)].append(settling)
+    ending = _tasks_to_lock(settlings)
+    if ending:
+        run(connection, "lock_tasks", ids=ending)
+    done: set[tuple[UUID, int]] = set()
+    wakeups: list[Wakeup] = []
+    freed: list[UUID] = []
+
+    for row in (*_apply(connection, "accept", groups[Accept]), *_apply(connection, "approve", groups[Approve])):
+        done.add((row["id"], row["epoch"]))
+        freed.append(row["id"])
+    for rows in (_apply(connection, "propose", groups[Propose]), _apply(connection, "return", groups[Return])):
+        done.update((row["id"], row["epoch"]) for row in rows)
+        queued = [_queued(row) for row in rows if row["queue"] is not None]
+        wakeups.extend(wakeups_of(connection, queued))
+    doomed: list[UUID] = []
+    for row in _apply(connection, "bury", groups[Bury]):
+        done.add((row["id"], row["epoch"]))
+        (freed if row["optional"] else doomed).append(row["id"])
+    if doomed:
+        run(connection, "skip", ids=doomed)
+    for row in (*_apply(connection, "ask", groups[Ask]), *_apply(connection, "abandon", groups[Abandon])):
+        done.add((row["id"], row["epoch"]))
+    for settling in groups[AcceptPlan]:
+        accepted, made = _accept_plan(connection, settling)
+        done.update(accepted)
+        wakeups.extend(made)
+    parents = freed if _may_have_dependents(groups) else []
+    stranded: set[UUID] = set()
+    if parents:
+        rows = run(connection, "wake", ids=parents, direct=DIRECT_LIMIT)
+        wakeups.extend(wakeups_of(connection, [row for row in rows if row["step_id"] is not None]))
+        stranded = {row["stranded_task_id"] for row in rows if row["step_id"] is None} - set(ending)
+    if stranded:
+        # Out of the lock order, and rare: a deadlock here is only a transaction to try again.
+        run(connection, "lock_tasks", ids=sorted(stranded))
+    if ending or stranded:
+        run(connection, "settle_tasks", ids=[*ending, *stranded])
+    return Settled(frozenset(done), wakeups)
+
+
+def is_settled(engine: Engine, keys: Iterable[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Which attempts have ended: asked after a COMMIT whose answer was lost, when both outcomes are possible."""
+    wanted = list(keys)
+    sql = """select a.step_id, a.epoch from attempts a
+        join unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch)
+        on a.step_id = w.id and a.epoch = w.epoch where a.state <> 'running'"""
+    rows = retrying(
+        engine,
+        lambda connection: query(connection, sql, ids=[key[0] for key in wanted], epochs=[key[1] for key in wanted]),
+    )
+    return {(row["step_id"], row["epoch"]) for row in rows}
+
+
+def _apply(connection: Connection, name: str, settlings: Sequence[Settling]) -> list[dict[str, Any]]:
+    if not settlings:
+        return []
+    items = [_item(settling) for settling in settlings]
+    return run(connection, name, items=json.dumps(items, allow_nan=False))
+
+
+def _item(settling: Settling) -> dict[str, Any]:
+    """The JSON row of one settlement; every statement picks the columns it knows."""
+    assignment, settlement, record = settling.assignment, settling.settlement, settling.record
+    item: dict[str, Any] = {
+        "id": str(assignment.step_id),
+        "epoch": assignment.epoch,
+        "log_tail": record.log_tail,
+        "code_hash": record.code_hash,
+        "seconds": record.seconds,
+    }
+    match settlement:
+        case Accept() | Propose():
+            item |= {"output": settlement.output, "degraded": settlement.degraded, "verdicts": _verdicts(settlement)}
+        case Return():
+            item |= {
+                "target": settlement.to,
+                "after_seconds": settlement.after_seconds,
+                "rejected": settlement.rejected,
+                "expired": settlement.expired,
+                "attempt_state": _attempt_state(assignment, settlement),
+                "failure": settlement.failure.model_dump(mode="json"),
+                "output": settlement.output,
+                "feedback": _feedback(settlement.feedback),
+                "verdicts": _verdicts(settlement),
+            }
+        case Bury():
+            item |= {
+                "expired": settlement.expired,
+                "dead_letter_id": str(new_id()),
+                "failure": settlement.failure.model_dump(mode="json"),
+                "output": settlement.output,
+                "feedback": _feedback(settlement.feedback),
+                "verdicts": _verdicts(settlement),
+            }
+        case Ask():
+            item |= {"question_id": str(new_id()), "text": settlement.text}
+        case Abandon():
+            item |= {"expired": settlement.expired}
+        case Approve() | AcceptPlan():
+            pass
+    return item
+
+
+def _attempt_state(assignment: Assignment, settlement: Return) -> str:
+    if settlement.expired:
+        return "expired"
+    # A reviewer that refuses an output has done its own work well.
+    return "succeeded" if settlement.rejected and assignment.role is Role.REVIEWER else "failed"
+
+
+def _verdicts(settlement: Accept | Propose | Return | Bury | AcceptPlan) -> list[dict[str, Any]]:
+    return [verdict.model_dump(mode="json") for verdict in settlement.verdicts]
+
+
+def _feedback(reasons: tuple[Reason, ...]) -> list[dict[str, Any]] | None:
+    return [reason.model_dump(mode="json") for reason in reasons] or None
+
+
+def _tasks_to_lock(settlings: Sequence[Settling]) -> list[UUID]:
+    """Tasks that a settlement may end, grow or stop. A success that others need is no task's last step."""
+    ids = {
+        settling.assignment.task_id
+        for settling in settlings
+        if not isinstance(settling.settlement, Return | Propose)
+        and not (isinstance(settling.settlement, Accept | Approve) and settling.assignment.has_dependents)
+    }
+    return sorted(ids)
+
+
+def _may_have_dependents(groups: Mapping[type[Settlement], Sequence[Settling]]) -> bool:
+    return any(
+        settling.assignment.has_dependents for kind in (Accept, Approve, Bury) for settling in groups.get(kind, ())
+    )
+
+
+def _accept_plan(connection: Connection, settling: Settling) -> tuple[set[tuple[UUID, int]], list[Wakeup]]:
+    assignment, settlement, record = settling.assignment, settling.settlement, settling.record
+    if not isinstance(settlement, AcceptPlan):
+        raise TypeError("only an accepted plan is expanded")
+    team = load_team(connection, assignment.tenant, assignment.team_digest)
+    accepted = run(
+        connection,
+        "accept_plan",
+        id=assignment.step_id,
+        epoch=assignment.epoch,
+        count=len(settlement.plan.steps),
+        verdicts=json.dumps(_verdicts(settlement)),
+        log_tail=record.log_tail,
+        code_hash=record.code_hash,
+        seconds=record.seconds,
+    )
+    if not accepted:
+        return set(), []
+    steps, needs = plan_rows(settlement.plan, team, assignment.tenant, assignment.task_id)
+    return {settling.key}, create_steps(connection, steps, needs)
+
+
+def _queued(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "step_id": row["id"],
+        "epoch": row["next_epoch"],
+        "queue": row["queue"],
+        "kind": row["kind"],
+        "traceparent": row["traceparent"],
+        "published": row["published"],
+    }
+
+
+def _assignment(row: Mapping[str, Any]) -> Assignment:
+    return Assignment(
+        tenant=row["tenant_id"],
+        task_id=row["task_id"],
+        step_id=row["step_id"],
+        epoch=row["epoch"],
+        key=row["key"],
+        role=Role(row["role"]),
+        agent=row["agent"],
+        team_digest=row["team_digest"],
+        attempt=row["attempt_count"],
+        rejections=row["rejection_count"],
+        questions=row["question_count"],
+        goal=row["goal"],
+        input=row["input"],
+        inputs=row["inputs"] or {},
+        proposal=row["proposal"],
+        feedback=tuple(Reason.model_validate(each) for each in row["feedback"] or ()),
+        answers=tuple(Answer.model_validate(each) for each in row["answers"] or ()),
+        reviewer=row["reviewer"],
+        has_dependents=row["has_dependents"],
+        task_deadline_at=row["task_deadline_at"],
+        traceparent=row["traceparent"],
+    )

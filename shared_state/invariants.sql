@@ -1,0 +1,96 @@
+-- What must always hold. Each query returns (id, text) of what breaks it: none, in a healthy database, at any time.
+-- Run in one repeatable-read transaction, so that all see the same moment. Blocks start with `-- name: kind: meaning`;
+-- kind safety must hold always, kind liveness once faults are over (a step in a backlog is no violation).
+
+-- I01: safety: a step has an accepted output if and only if it succeeded
+select s.id, s.state from steps s left join outputs o on o.step_id = s.id where (s.state = 'succeeded') <> (o.step_id is not null);
+
+-- I02: safety: an accepted output comes from an attempt that succeeded, and no later attempt of its step had begun
+select o.step_id, 'epoch ' || o.epoch from outputs o left join attempts a on a.step_id = o.step_id and a.epoch = o.epoch
+where a.state is distinct from 'succeeded'
+    or exists (select 1 from attempts b where b.step_id = o.step_id and b.epoch > o.epoch and b.role <> 'reviewer');
+
+-- I03: safety: a running attempt belongs to a leased step at the step's own epoch, and a leased step has one
+select s.id, s.state || ' epoch ' || s.epoch from steps s left join attempts a on a.step_id = s.id and a.state = 'running'
+where (s.lease_until is not null) <> (a.step_id is not null) or a.epoch <> s.epoch;
+
+-- I04: safety: no attempt is ahead of its step's epoch
+select a.step_id, 'epoch ' || a.epoch from attempts a join steps s on s.id = a.step_id where a.epoch > s.epoch;
+
+-- I07: safety: nothing runs or ran before what it needs was accepted (or was optional and given up)
+select s.id, s.state || ' before ' || n.key from dependencies d join steps s on s.id = d.step_id join steps n on n.id = d.needs_id
+where s.state in ('ready', 'running', 'reviewing', 'waiting', 'succeeded') and d.input_epoch is null
+    and not (n.optional and (n.state in ('dead', 'failed')
+        or exists (select 1 from dead_letters l where l.step_id = n.id)));
+
+-- I08: safety: a blocked step counts exactly the needs that are not settled
+select s.id, 'counts ' || s.needs_left from steps s where s.state = 'blocked' and s.needs_left <> (
+    select count(*) from dependencies d join steps n on n.id = d.needs_id
+    where d.step_id = s.id and n.state <> 'succeeded' and not (n.optional and n.state in ('dead', 'failed')));
+
+-- I09: safety: a step that waits for nothing is not blocked
+select s.id, s.key from steps s where s.state = 'blocked' and s.needs_left = 0;
+
+-- I10: safety: every step that could be claimed has its queue entry at its own epoch, unless it is due later
+select s.id, s.state from steps s left join outbox o on o.step_id = s.id and o.epoch = s.epoch
+where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) and s.due_at is null and o.step_id is null;
+
+-- I11: safety: a queue entry is of a step that could be claimed, at its epoch
+select o.step_id, s.state || ' epoch ' || o.epoch from outbox o join steps s on s.id = o.step_id
+where o.epoch <> s.epoch or not (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null);
+
+-- I16: safety: nothing is accepted after its task was cancelled
+select o.step_id, 'accepted after cancel' from outputs o join tasks t on t.id = o.task_id where o.accepted_at > t.cancel_requested_at;
+
+-- I17: safety: no step is created after its task was cancelled
+select s.id, 'created after cancel' from steps s join tasks t on t.id = s.task_id where s.created_at > t.cancel_requested_at;
+
+-- I18: safety: a dead step has exactly one open dead letter, and no other step has one
+select s.id, s.state from steps s left join dead_letters l on l.step_id = s.id and l.state = 'open' where (s.state = 'dead') <> (l.id is not null);
+
+-- I21: safety: a task counts its steps right
+select t.id, 'counts ' || t.step_count from tasks t where t.step_count <> (select count(*) from steps s where s.task_id = t.id);
+
+-- I22: safety: a task that ended has no open step
+select t.id, t.state || ' with ' || s.key || ' ' || s.state from tasks t join steps s on s.task_id = t.id
+where t.finished_at is not null and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting');
+
+-- I23: safety: a task that has not ended has an open step
+select t.id, t.state from tasks t where t.finished_at is null and not exists (select 1 from steps s
+    where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting'));
+
+-- I24: safety: rows of a task carry its tenant, and needs stay inside one task
+select s.id, 'tenant' from steps s join tasks t on t.id = s.task_id where s.tenant_id <> t.tenant_id
+union all select d.step_id, 'needs across tasks' from dependencies d join steps a on a.id = d.step_id join steps b on b.id = d.needs_id
+    where a.task_id <> b.task_id or a.task_id <> d.task_id
+union all select o.step_id, 'output tenant' from outputs o join steps s on s.id = o.step_id where o.tenant_id <> s.tenant_id
+union all select q.id, 'question tenant' from questions q join tasks t on t.id = q.task_id where q.tenant_id <> t.tenant_id
+union all select l.id, 'dead letter tenant' from dead_letters l join tasks t on t.id = l.task_id where l.tenant_id <> t.tenant_id;
+
+-- I25: safety: needs go from lower to higher rank, so no cycle is possible
+select d.step_id, 'rank' from dependencies d join steps s on s.id = d.step_id join steps n on n.id = d.needs_id where n.rank >= s.rank;
+
+-- I26: safety: a pending proposal belongs to a step under review, and a step under review has one
+select s.id, s.state from steps s left join proposals p on p.step_id = s.id and p.state = 'pending'
+where (s.state = 'reviewing') <> (p.step_id is not null);
+
+-- I33: safety: a waiting step has an open question, and only a waiting step has one
+select s.id, s.state from steps s left join questions q on q.step_id = s.id and q.state = 'open' where (s.state = 'waiting') <> (q.id is not null);
+
+-- I34: safety: a skipped step needs something that is dead, failed or skipped
+select s.id, s.key from steps s where s.state = 'skipped' and not exists (select 1 from dependencies d join steps n on n.id = d.needs_id
+    where d.step_id = s.id and n.state in ('dead', 'failed', 'skipped'));
+
+-- I27: liveness: a lease that lapsed is recovered within the target
+select s.id, 'lapsed ' || s.lease_until from steps s where s.lease_until < clock_timestamp() - interval '10 seconds';
+
+-- I28: liveness: a queue entry does not stay unpublished while its queue has nothing out
+select o.step_id, 'waiting since ' || o.created_at from outbox o where o.published_at is null and o.created_at < clock_timestamp() - interval '10 seconds'
+    and not exists (select 1 from outbox p where p.queue = o.queue and p.published_at is not null);
+
+-- I29: liveness: a step whose backoff is over is queued
+select s.id, 'due ' || s.due_at from steps s where s.due_at < clock_timestamp() - interval '10 seconds' and s.lease_until is null;
+
+-- I35: liveness: a task past its deadline is stopped
+select t.id, 'deadline ' || t.deadline_at from tasks t where t.deadline_at < clock_timestamp() - interval '10 seconds'
+    and t.finished_at is null and t.cancel_requested_at is null;

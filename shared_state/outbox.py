@@ -1,0 +1,108 @@
+"""The outbox: one row per ready step, made in the transaction that makes it ready and deleted by the claim.
+
+Whoever commits publishes its own rows (`publish`); the relay (`relay`) gives waiting rows their fair turn and
+publishes again what was published long ago and never claimed.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from contracts.errors import Unavailable
+from contracts.messages import Message, StepRef, chunk_refs
+from contracts.topology import MessageKind
+from shared_state.engine import new_id, transaction
+from shared_state.statements import query, run
+
+DIRECT_LIMIT = 20
+"""How many ready steps of one task a committing process publishes itself; the rest wait for their turn."""
+CHANNEL = "orchestrator_outbox"
+"""LISTEN/NOTIFY channel that wakes the relay when rows wait for it."""
+_RELAY_LOCK = 0x72656C61
+
+
+@dataclass(frozen=True)
+class Wakeup:
+    """A published outbox row: what a message has to name."""
+
+    step_id: UUID
+    epoch: int
+    queue: str
+    kind: MessageKind
+    traceparent: str | None
+
+
+class MessagePublisher(Protocol):
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send all, or raise `Unavailable`; some may then have been sent."""
+        ...
+
+
+@dataclass(frozen=True)
+class RelayPass:
+    """What one pass of the relay did. `acted` is False when another instance was at it."""
+
+    acted: bool
+    dispatched: int = 0
+    republished: int = 0
+
+
+def wakeups_of(connection: Connection, rows: Sequence[Any]) -> list[Wakeup]:
+    """The rows this transaction publishes itself; wakes the relay (at commit) when some are left for it."""
+    wakeups = [_wakeup(row) for row in rows if row["published"]]
+    if len(wakeups) < len(rows):
+        query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+    return wakeups
+
+
+def publish(publisher: MessagePublisher, wakeups: Sequence[Wakeup]) -> bool:
+    """Send messages for committed rows. False when the broker is away: the relay sends them later, nothing is lost."""
+    if not wakeups:
+        return True
+    try:
+        publisher.publish(messages_for(wakeups))
+    except Unavailable:
+        return False
+    return True
+
+
+def messages_for(wakeups: Sequence[Wakeup]) -> list[Message]:
+    """One message a step while there are few; several steps a message when there is a backlog of one queue."""
+    groups: dict[tuple[str, MessageKind], list[Wakeup]] = defaultdict(list)
+    for wakeup in wakeups:
+        groups[wakeup.queue, wakeup.kind].append(wakeup)
+    messages = []
+    for (queue, kind), group in groups.items():
+        refs = [StepRef(id=wakeup.step_id, epoch=wakeup.epoch) for wakeup in group]
+        for chunk in chunk_refs(refs, len(refs) // 32):
+            traceparent = group[0].traceparent if len(chunk) == 1 else None
+            messages.append(Message(id=new_id(), kind=kind, queue=queue, steps=chunk, traceparent=traceparent))
+    return messages
+
+
+def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: float, window: int) -> RelayPass:
+    """One pass: choose under a lock that only one instance holds, commit, then publish."""
+    with transaction(engine) as connection:
+        if not query(connection, "select pg_try_advisory_xact_lock(%(key)s) as mine", key=_RELAY_LOCK)[0]["mine"]:
+            return RelayPass(acted=False)
+        late = run(connection, "republish", after_seconds=republish_seconds, limit=500)
+        waiting = run(connection, "dispatch", window=window)
+    publish(publisher, [_wakeup(row) for row in (*late, *waiting)])
+    return RelayPass(acted=True, dispatched=len(waiting), republished=len(late))
+
+
+def stage(engine: Engine, limit: int = 1000) -> int:
+    """Queue the steps whose backoff is over. Returns how many."""
+    with transaction(engine) as connection:
+        staged = run(connection, "stage", limit=limit)
+        if staged:
+            query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+    return len(staged)
+
+
+def _wakeup(row: Any) -> Wakeup:
+    return Wakeup(row["step_id"], row["epoch"], row["queue"], MessageKind(row["kind"]), row["traceparent"])

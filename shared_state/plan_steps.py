@@ -1,0 +1,114 @@
+"""From an accepted plan to the rows of its steps; and whether every step's input fits its agent's schema."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import jsonschema_rs
+from sqlalchemy import Connection
+
+from contracts.plans import Plan, Step, order_plan
+from contracts.teams import Team
+from contracts.topology import queue_of
+from contracts.verdicts import Reason
+from shared_state.engine import new_id
+from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
+from shared_state.statements import run
+
+
+def plan_rows(plan: Plan, team: Team, tenant: str, task_id: UUID) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Step rows (parents before children, ids ascending) and need rows of a checked plan."""
+    ordered = order_plan(plan)
+    ids = {item.step.id: step_id for item, step_id in zip(ordered, sorted(new_id() for _ in ordered), strict=True)}
+    steps = []
+    for item in ordered:
+        step = item.step
+        reviewer = step.review or team.agents[step.agent].review
+        steps.append(
+            step_row(
+                team, tenant, task_id, ids[step.id], step.id, step.agent, step.input,
+                reviewer=reviewer, optional=step.optional, rank=item.rank, has_dependents=item.has_dependents,
+                needs_left=len(set(step.needs)),
+            )
+        )  # fmt: skip
+    needs = [
+        {"tenant_id": tenant, "task_id": str(task_id), "step_id": str(ids[step.id]), "needs_id": str(ids[need])}
+        for step in plan.steps
+        for need in set(step.needs)
+    ]
+    return steps, needs
+
+
+def step_row(
+    team: Team,
+    tenant: str,
+    task_id: UUID,
+    step_id: UUID,
+    key: str,
+    agent: str,
+    input: Any,
+    *,
+    reviewer: str | None = None,
+    optional: bool = False,
+    rank: int = 0,
+    has_dependents: bool = False,
+    needs_left: int = 0,
+) -> dict[str, Any]:
+    return {
+        "id": str(step_id),
+        "tenant_id": tenant,
+        "task_id": str(task_id),
+        "key": key,
+        "role": team.agents[agent].role.value,
+        "agent": agent,
+        "queue": queue_of(team.agents[agent]),
+        "reviewer": reviewer,
+        "reviewer_queue": queue_of(team.agents[reviewer]) if reviewer else None,
+        "input": input,
+        "optional": optional,
+        "rank": rank,
+        "has_dependents": has_dependents,
+        "needs_left": needs_left,
+    }
+
+
+def create_steps(
+    connection: Connection, steps: Sequence[Mapping[str, Any]], needs: Sequence[Mapping[str, Any]]
+) -> list[Wakeup]:
+    """Insert steps and needs of any number of tasks in one statement; returns what to publish after the commit."""
+    rows = run(
+        connection, "create_steps", steps=json.dumps(list(steps)), needs=json.dumps(list(needs)), direct=DIRECT_LIMIT
+    )
+    return wakeups_of(connection, rows)
+
+
+def check_inputs(steps: Iterable[Step], team: Team, *, reason_limit: int = 20) -> list[Reason]:
+    """Inputs that do not fit the input schema of their agent; an empty list means all fit."""
+    reasons: list[Reason] = []
+    for index, step in enumerate(steps):
+        reasons.extend(check_input(step.agent, step.input, team, f"steps.{index}.input"))
+        if len(reasons) >= reason_limit:
+            break
+    return reasons[:reason_limit]
+
+
+def check_input(agent: str, value: Any, team: Team, where: str) -> list[Reason]:
+    """What is wrong with one input, by path."""
+    schemas = team.schemas.get(agent)
+    if schemas is None or schemas.input is None:
+        return []
+    validator = _validator(json.dumps(schemas.input, sort_keys=True))
+    reasons = []
+    for error in validator.iter_errors(value):
+        path = ".".join((where, *(str(part) for part in error.instance_path)))
+        reasons.append(Reason(code="input.schema", where=path[:500], text=error.message[:2000]))
+        if len(reasons) >= 10:
+            break
+    return reasons
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(json.loads(schema))

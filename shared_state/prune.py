@@ -1,0 +1,28 @@
+"""Retention: what is old enough goes. Nothing unfinished and no open dead letter is ever touched."""
+
+from sqlalchemy import Engine
+
+from shared_state.engine import transaction
+
+_STATEMENTS = {
+    "tasks": """delete from tasks where id in (select t.id from tasks t
+        where t.finished_at < clock_timestamp() - make_interval(secs => %(days)s * 86400.0)
+            and not exists (select 1 from dead_letters l where l.task_id = t.id and l.state = 'open')
+        order by t.finished_at limit %(limit)s)""",
+    "idempotency_keys": """delete from idempotency_keys
+        where created_at < clock_timestamp() - make_interval(secs => greatest(%(days)s, 7) * 86400.0)
+            and exists (select 1 from tasks t where t.id = task_id and t.finished_at is not null)""",
+    "dead_letters": """delete from dead_letters where step_id is null and state <> 'open'
+        and closed_at < clock_timestamp() - make_interval(secs => %(days)s * 86400.0)""",
+    "workers": "delete from workers where state = 'gone' and seen_at < clock_timestamp() - interval '1 day'",
+}
+
+
+def prune(engine: Engine, *, retention_days: float, limit: int = 500) -> dict[str, int]:
+    """Delete finished tasks (with all that is theirs), closed raw dead letters and gone workers. Counts by table."""
+    counts: dict[str, int] = {}
+    for table, sql in _STATEMENTS.items():
+        with transaction(engine) as connection:
+            parameters = {"days": retention_days, "limit": limit}
+            counts[table] = connection.exec_driver_sql(sql, parameters).rowcount
+    return counts

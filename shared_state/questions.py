@@ -1,0 +1,31 @@
+"""Questions: what steps ask of people. A waiting step holds no lease, so nothing restarts or times out meanwhile."""
+
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from contracts.errors import Conflict, NotFound
+from shared_state.engine import retrying
+from shared_state.outbox import Wakeup, wakeups_of
+from shared_state.statements import query, run
+
+
+def answer(engine: Engine, tenant: str, question_id: UUID, text: str, actor: str) -> list[Wakeup]:
+    """Answer an open question; its step goes on. `Conflict` when it was answered already or its task was cancelled."""
+
+    def work(connection: Connection) -> list[Wakeup]:
+        found = query(
+            connection,
+            "select state, task_id from questions where id = %(id)s and tenant_id = %(tenant)s",
+            id=question_id,
+            tenant=tenant,
+        )
+        if not found:
+            raise NotFound(f"there is no question {question_id}")
+        run(connection, "lock_tasks", ids=[found[0]["task_id"]])
+        rows = run(connection, "answer", id=question_id, tenant=tenant, answer=text, actor=actor)
+        if not rows:
+            raise Conflict("the question is not open any more: it was answered, or its task was cancelled")
+        return wakeups_of(connection, rows)
+
+    return retrying(engine, work)

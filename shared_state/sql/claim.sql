@@ -1,0 +1,56 @@
+-- Take ready (or unclaimed reviewing) steps: only at the epoch the message names, only if nobody moved on since.
+-- The attempt is recorded before anything runs, so that a step that kills its worker still counts its attempts.
+with wanted as (
+    select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch)
+), locked as (
+    select s.id, s.epoch
+    from steps s
+    join wanted w on w.id = s.id and w.epoch = s.epoch
+    where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null)
+        and s.cancel_requested_at is null
+    order by s.id
+    for update of s
+), claimed as (
+    update steps s
+    set state = case s.state when 'ready' then 'running' else 'reviewing' end,
+        attempt_count = s.attempt_count + 1,
+        worker = %(worker)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+    from locked l
+    where s.id = l.id and s.epoch = l.epoch
+    returning s.*
+), dequeued as (
+    delete from outbox o using claimed c where o.step_id = c.id
+), begun as (
+    insert into attempts (step_id, epoch, tenant_id, task_id, role, agent, attempt, worker, state)
+    select id, epoch, tenant_id, task_id,
+        case state when 'reviewing' then 'reviewer' else role end,
+        case state when 'reviewing' then reviewer else agent end,
+        attempt_count, worker, 'running'
+    from claimed
+), told as (
+    insert into events (tenant_id, task_id, step_id, epoch, type, data)
+    select tenant_id, task_id, id, epoch,
+        case state when 'reviewing' then 'step.review_started' else 'step.started' end,
+        jsonb_build_object('step', key, 'attempt', attempt_count, 'worker', worker)
+    from claimed
+)
+select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count, c.rejection_count, c.question_count,
+    case c.state when 'reviewing' then 'reviewer' else c.role end as role,
+    case c.state when 'reviewing' then c.reviewer else c.agent end as agent,
+    case c.state when 'reviewing' then null else c.reviewer end as reviewer,
+    c.input, c.feedback, c.has_dependents,
+    t.team_digest, t.goal, t.traceparent, t.deadline_at as task_deadline_at,
+    case c.state when 'reviewing' then
+        (select p.body from proposals p where p.step_id = c.id and p.state = 'pending') end as proposal,
+    (select jsonb_object_agg(n.key, o.body)
+        from dependencies d
+        join steps n on n.id = d.needs_id
+        join outputs o on o.step_id = d.needs_id and o.epoch = d.input_epoch
+        where d.step_id = c.id) as inputs,
+    case when c.question_count > 0 then
+        (select jsonb_agg(jsonb_build_object('question', q.text, 'answer', q.answer) order by q.answered_at)
+        from questions q where q.step_id = c.id and q.state = 'answered') end as answers
+from claimed c
+join tasks t on t.id = c.task_id
+order by c.id;

@@ -1,0 +1,10 @@
+-- Leases that lapsed, with what the decision about them needs. Read without a lock: settling checks again.
+select s.id as step_id, s.epoch, s.tenant_id, s.task_id, s.key, s.attempt_count, s.rejection_count, s.question_count,
+    case s.state when 'reviewing' then 'reviewer' else s.role end as role,
+    case s.state when 'reviewing' then s.reviewer else s.agent end as agent,
+    s.has_dependents, t.team_digest, s.worker, s.cancel_requested_at is not null as cancelled
+from steps s
+join tasks t on t.id = s.task_id
+where s.lease_until < clock_timestamp()
+order by s.lease_until
+limit %(limit)s;

@@ -1,0 +1,25 @@
+-- Lengthen the leases of everything one worker process holds, and note progress. What is missing from the answer is
+-- lost: stop it at once. What comes back cancelled: stop it and settle it as abandoned.
+with held as (
+    select *
+    from unnest(%(ids)s::uuid[], %(epochs)s::bigint[], %(progress)s::text[]) as h (id, epoch, progress)
+), locked as (
+    select s.id, s.epoch, h.progress
+    from steps s
+    join held h on h.id = s.id and h.epoch = s.epoch
+    where s.lease_until is not null
+    order by s.id
+    for update of s
+), extended as (
+    update steps s
+    set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+    from locked l
+    where s.id = l.id
+    returning s.id, s.epoch, s.cancel_requested_at is not null as cancelled
+), noted as (
+    update attempts a
+    set progress = l.progress::jsonb
+    from locked l
+    where a.step_id = l.id and a.epoch = l.epoch and l.progress is not null
+)
+select id, epoch, cancelled from extended;

@@ -1,0 +1,82 @@
+"""Recovery: what a lapsed lease or a passed deadline means, decided by the same rules and written on the same path."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from contracts.assignments import Assignment
+from contracts.errors import Failure
+from contracts.policy import decide_failure
+from contracts.settlements import Abandon, Settlement
+from contracts.teams import Role
+from shared_state.attempts import Settled, Settling, settle
+from shared_state.engine import retrying
+from shared_state.outbox import Wakeup
+from shared_state.statements import query, run
+from shared_state.tasks import cancel_overdue
+from shared_state.teams import load_team
+
+
+def sweep(engine: Engine, *, limit: int = 200) -> tuple[int, list[Wakeup]]:
+    """Recover lapsed leases and end overdue tasks. Returns how many leases were recovered, and what to publish."""
+    settled = retrying(engine, lambda connection: _sweep_leases(connection, limit))
+    cancel_overdue(engine)
+    return len(settled.done), settled.wakeups
+
+
+def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wakeup]:
+    """Recover at once what a worker process held that is known to be gone; returns what to publish."""
+
+    def work(connection: Connection) -> Settled:
+        query(
+            connection,
+            """update steps set lease_until = clock_timestamp() - interval '1 millisecond'
+            where worker = %(worker)s and lease_until is not null""",
+            worker=worker,
+        )
+        if dead:
+            query(connection, "update workers set state = 'gone' where name = %(worker)s", worker=worker)
+        return _sweep_leases(connection, 1000, worker=worker)
+
+    return retrying(engine, work).wakeups
+
+
+def _sweep_leases(connection: Connection, limit: int, *, worker: str | None = None) -> Settled:
+    code = "lease.expired" if worker is None else "worker.died"
+    settlings = [
+        Settling(assignment, _decide(connection, assignment, row, code))
+        for row in run(connection, "expired", limit=limit)
+        if worker is None or row["worker"] == worker
+        for assignment in (_assignment(row),)
+    ]
+    return settle(connection, settlings) if settlings else Settled(frozenset(), [])
+
+
+def _decide(connection: Connection, assignment: Assignment, row: Mapping[str, Any], code: str) -> Settlement:
+    if row["cancelled"]:
+        return Abandon(expired=True)
+    text = {
+        "lease.expired": f"worker {row['worker']} did not answer in time",
+        "worker.died": f"worker {row['worker']} ended while it held the step",
+    }[code]
+    team = load_team(connection, assignment.tenant, assignment.team_digest)
+    return decide_failure(assignment, Failure(code=code, text=text), team, random.random(), expired=True)
+
+
+def _assignment(row: Mapping[str, Any]) -> Assignment:
+    return Assignment(
+        tenant=row["tenant_id"],
+        task_id=row["task_id"],
+        step_id=row["step_id"],
+        epoch=row["epoch"],
+        key=row["key"],
+        role=Role(row["role"]),
+        agent=row["agent"],
+        team_digest=row["team_digest"],
+        attempt=row["attempt_count"],
+        rejections=row["rejection_count"],
+        questions=row["question_count"],
+        has_dependents=row["has_dependents"],
+    )

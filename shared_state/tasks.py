@@ -1,0 +1,235 @@
+"""Tasks: submit, cancel, and end those past their deadline."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, Engine
+
+from contracts.errors import Conflict, InvalidInput, NotFound, OrchestratorError
+from contracts.plans import Plan, check_plan
+from contracts.teams import Team
+from contracts.verdicts import Reason
+from shared_state.engine import new_id, retrying
+from shared_state.outbox import Wakeup
+from shared_state.plan_steps import check_input, check_inputs, create_steps, plan_rows, step_row
+from shared_state.statements import query, run
+from shared_state.teams import head
+
+ROOT_KEY = "@plan"
+"""The id of the planner's own step, which no step of a plan can have."""
+
+Label = Annotated[str, Field(max_length=200)]
+LabelName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Submission(BaseModel):
+    """One task as a caller submits it. `plan` replaces the planner; `deadline_seconds` count from now."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    team: str = Field(min_length=1, max_length=100)
+    goal: str = Field(default="", max_length=100_000)
+    input: dict[str, Any] = Field(default_factory=dict)
+    plan: Plan | None = None
+    labels: dict[LabelName, Label] = Field(default_factory=dict, max_length=50)
+    deadline_seconds: float | None = Field(default=None, gt=0, le=31_536_000)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
+
+
+@dataclass(frozen=True)
+class Created:
+    """`replayed` says that the idempotency key was used before, for the same submission: this is its task."""
+
+    task_id: UUID
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One result per submission, in order; `wakeups` are to be published after the commit."""
+
+    results: list[Created | OrchestratorError]
+    wakeups: list[Wakeup]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    task: dict[str, Any]
+    steps: list[dict[str, Any]]
+    needs: list[dict[str, Any]]
+
+
+def submit(
+    engine: Engine, tenant: str, submissions: Sequence[Submission], *, traceparent: str | None = None
+) -> Submitted:
+    """Accept the valid ones in one transaction; a bad one gets its error and does not stop the others."""
+    return retrying(engine, lambda connection: _submit(connection, tenant, submissions, traceparent))
+
+
+def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
+    """Stop a task: nothing of it commits after this. Cancelling twice is fine; `Conflict` once it has ended."""
+
+    def work(connection: Connection) -> None:
+        rows = query(
+            connection,
+            "select state from tasks where id = %(id)s and tenant_id = %(tenant)s for no key update",
+            id=task_id,
+            tenant=tenant,
+        )
+        if not rows:
+            raise NotFound(f"there is no task {task_id}")
+        state = rows[0]["state"]
+        if state in ("succeeded", "failed"):
+            raise Conflict(f"the task has already {state}; there is nothing to cancel")
+        if state not in ("cancelling", "cancelled"):
+            _cancel(connection, task_id, actor, "task.cancelled", f"cancelled by {actor}")
+
+    retrying(engine, work)
+
+
+def cancel_overdue(engine: Engine, limit: int = 50) -> int:
+    """End tasks whose deadline has passed. Returns how many."""
+
+    def work(connection: Connection) -> int:
+        sql = """select id from tasks where deadline_at < clock_timestamp() and finished_at is null
+            and cancel_requested_at is null order by id limit %(limit)s for no key update skip locked"""
+        rows = query(connection, sql, limit=limit)
+        for row in rows:
+            _cancel(connection, row["id"], "deadline", "task.deadline", "the task did not end before its deadline")
+        return len(rows)
+
+    return retrying(engine, work)
+
+
+def _cancel(connection: Connection, task_id: UUID, actor: str, code: str, text: str) -> None:
+    run(connection, "cancel", task_id=task_id, actor=actor, error=json.dumps({"code": code, "text": text}))
+    run(connection, "clear_cancelled", task_id=task_id)
+    run(connection, "settle_tasks", ids=[task_id])
+
+
+def _submit(
+    connection: Connection, tenant: str, submissions: Sequence[Submission], traceparent: str | None
+) -> Submitted:
+    teams: dict[str, tuple[str, Team] | NotFound] = {}
+    results: list[Created | OrchestratorError] = []
+    prepared: list[_Prepared] = []
+    for submission in submissions:
+        if submission.team not in teams:
+            teams[submission.team] = _head(connection, tenant, submission.team)
+        found = teams[submission.team]
+        wrong = found if isinstance(found, NotFound) else _check(submission, found[1])
+        if isinstance(wrong, OrchestratorError):
+            results.append(InvalidInput(wrong.text, field="team") if isinstance(wrong, NotFound) else wrong)
+            continue
+        if isinstance(found, NotFound):
+            raise AssertionError("unreachable")
+        ready = _prepare(submission, tenant, found[0], found[1], traceparent)
+        earlier = _take_key(connection, tenant, submission, ready.task["id"])
+        if earlier is None:
+            prepared.append(ready)
+            results.append(Created(UUID(ready.task["id"])))
+        else:
+            results.append(earlier)
+    wakeups = _insert(connection, prepared) if prepared else []
+    return Submitted(results, wakeups)
+
+
+def _head(connection: Connection, tenant: str, name: str) -> tuple[str, Team] | NotFound:
+    try:
+        return head(connection, tenant, name)
+    except NotFound as error:
+        return error
+
+
+def _check(submission: Submission, team: Team) -> InvalidInput | None:
+    if submission.plan is not None:
+        reasons = check_plan(submission.plan, team) or check_inputs(submission.plan.steps, team)
+        return _refusal("plan", reasons) if reasons else None
+    first = team.planner
+    if first is None:
+        if len(team.executors) > 1:
+            names = ", ".join(team.executors)
+            text = f"team {team.name!r} has no planner and several executors ({names}): bring a plan"
+            return InvalidInput(text, field="plan")
+        first = team.executors[0]
+    reasons = check_input(first, submission.input, team, "input")
+    return _refusal("", reasons) if reasons else None
+
+
+def _refusal(prefix: str, reasons: Sequence[Reason]) -> InvalidInput:
+    first = reasons[0]
+    field = ".".join(part for part in (prefix, first.where) if part)
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return InvalidInput(f"{first.text}{more}", field=field)
+
+
+def _prepare(submission: Submission, tenant: str, digest: str, team: Team, traceparent: str | None) -> _Prepared:
+    task_id = new_id()
+    needs: list[dict[str, Any]] = []
+    if submission.plan is not None:
+        steps, needs = plan_rows(submission.plan, team, tenant, task_id)
+    elif team.planner is not None:
+        steps = [
+            step_row(team, tenant, task_id, new_id(), ROOT_KEY, team.planner, submission.input, has_dependents=True)
+        ]
+    else:
+        agent = team.executors[0]
+        reviewer = team.agents[agent].review
+        steps = [step_row(team, tenant, task_id, new_id(), agent, agent, submission.input, reviewer=reviewer)]
+    planning = submission.plan is None and team.planner is not None
+    task = {
+        "id": str(task_id),
+        "tenant_id": tenant,
+        "team_name": team.name,
+        "team_digest": digest,
+        "state": "planning" if planning else "running",
+        "goal": submission.goal,
+        "input": submission.input,
+        "labels": submission.labels,
+        "step_count": len(steps),
+        # The planner's own step is not one of the plan's.
+        "step_limit": team.bounds.steps + (1 if planning else 0),
+        "traceparent": traceparent,
+        "deadline_seconds": submission.deadline_seconds,
+        "planned": not planning,
+    }
+    return _Prepared(task, steps, needs)
+
+
+def _take_key(
+    connection: Connection, tenant: str, submission: Submission, task_id: str
+) -> Created | OrchestratorError | None:
+    """None when the submission has no key or is the first with it."""
+    if submission.idempotency_key is None:
+        return None
+    body = submission.model_dump(mode="json", exclude={"idempotency_key"})
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    taken = query(
+        connection,
+        """insert into idempotency_keys (tenant_id, key, digest, task_id)
+        values (%(tenant)s, %(key)s, %(digest)s, %(task_id)s)
+        on conflict (tenant_id, key) do nothing returning key""",
+        tenant=tenant, key=submission.idempotency_key, digest=digest, task_id=task_id,
+    )  # fmt: skip
+    if taken:
+        return None
+    earlier = query(
+        connection,
+        "select digest, task_id from idempotency_keys where tenant_id = %(tenant)s and key = %(key)s",
+        tenant=tenant, key=submission.idempotency_key,
+    )  # fmt: skip
+    if earlier[0]["digest"] != digest:
+        return InvalidInput("this idempotency key was used for another submission", field="idempotency_key")
+    return Created(earlier[0]["task_id"], replayed=True)
+
+
+def _insert(connection: Connection, prepared: Sequence[_Prepared]) -> list[Wakeup]:
+    run(connection, "create_tasks", tasks=json.dumps([each.task for each in prepared]))
+    steps: list[Mapping[str, Any]] = [step for each in prepared for step in each.steps]
+    needs: list[Mapping[str, Any]] = [need for each in prepared for need in each.needs]
+    return create_steps(connection, steps, needs)

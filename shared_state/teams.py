@@ -1,0 +1,77 @@
+"""Teams in Postgres, by digest: what was applied never changes; a name's head is the digest new tasks start with."""
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from contracts.errors import NotFound
+from contracts.teams import Team
+from shared_state.engine import transaction
+from shared_state.statements import query
+
+
+def digest(team: Team) -> str:
+    """sha256, in hex, of the team's canonical JSON."""
+    return hashlib.sha256(_canonical(team).encode()).hexdigest()
+
+
+def apply(engine: Engine, tenant: str, team: Team) -> str:
+    """Store a team and make it the one that new tasks of its name start with. Applying it again changes nothing."""
+    version = digest(team)
+    with transaction(engine) as connection:
+        query(
+            connection,
+            """insert into teams (tenant_id, digest, name, definition)
+            values (%(tenant)s, %(digest)s, %(name)s, %(definition)s::jsonb) on conflict do nothing""",
+            tenant=tenant, digest=version, name=team.name, definition=_canonical(team),
+        )  # fmt: skip
+        query(
+            connection,
+            """insert into team_heads (tenant_id, name, digest) values (%(tenant)s, %(name)s, %(digest)s)
+            on conflict (tenant_id, name) do update set digest = excluded.digest, applied_at = clock_timestamp()
+            where team_heads.digest <> excluded.digest""",
+            tenant=tenant, name=team.name, digest=version,
+        )  # fmt: skip
+    return version
+
+
+def load_team(connection: Connection, tenant: str, version: str) -> Team:
+    """Raises `NotFound` for a digest that was never applied."""
+    rows = query(
+        connection,
+        "select definition from teams where tenant_id = %(tenant)s and digest = %(digest)s",
+        tenant=tenant, digest=version,
+    )  # fmt: skip
+    if not rows:
+        raise NotFound(f"there is no team with digest {version[:12]}")
+    return Team.model_validate(rows[0]["definition"])
+
+
+def head(connection: Connection, tenant: str, name: str) -> tuple[str, Team]:
+    """The digest and team that new tasks of this name start with. Raises `NotFound`."""
+    rows = query(
+        connection,
+        """select t.digest, t.definition from team_heads h
+        join teams t on t.tenant_id = h.tenant_id and t.digest = h.digest
+        where h.tenant_id = %(tenant)s and h.name = %(name)s""",
+        tenant=tenant, name=name,
+    )  # fmt: skip
+    if not rows:
+        raise NotFound(f"there is no team {name!r}; `orchestrator teams list` shows those applied")
+    return rows[0]["digest"], Team.model_validate(rows[0]["definition"])
+
+
+def list_teams(connection: Connection, tenant: str) -> list[dict[str, Any]]:
+    """Heads by name: {name, digest, applied_at}."""
+    rows = query(
+        connection,
+        "select name, digest, applied_at from team_heads where tenant_id = %(tenant)s order by name",
+        tenant=tenant,
+    )
+    return [dict(row) for row in rows]
+
+
+def _canonical(team: Team) -> str:
+    return json.dumps(team.model_dump(mode="json"), sort_keys=True)

@@ -1,0 +1,156 @@
+"""A worker process: wires the house, registers one handler per message kind, runs Celery's thread pool, drains."""
+
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+from contracts.errors import InvalidInput, OrchestratorError
+from contracts.teams import Role
+from contracts.topology import HANDLER_OF_KIND, QUEUE_OF_ROLE
+from shared_state import dead_letters, outbox, presence
+from shared_state.artifacts import ArtifactStore, open_bodies
+from shared_state.broker.app import make_app, signing_keys
+from shared_state.broker.publisher import Publisher
+from shared_state.broker.quarantine import Quarantine
+from shared_state.engine import make_engine
+from shared_state.migrate import require_head
+from shared_state.settings import Settings
+from workers.batcher import Batcher
+from workers.delivery import Delivery, House
+from workers.heartbeat import Heartbeat, StopReason
+from workers.isolation import AttemptRunner
+from workers.teams_cache import TeamsCache
+
+log = structlog.get_logger("worker")
+
+PRESENCE_SECONDS = 5.0
+
+
+def queues_for(names: Sequence[str]) -> list[str]:
+    """Queues of roles (`planner`, `executor`, `reviewer`) or queues by name; all roles where none is given."""
+    if not names:
+        return list(QUEUE_OF_ROLE.values())
+    roles = {role.value: queue for role, queue in QUEUE_OF_ROLE.items()}
+    unknown = [
+        name
+        for name in names
+        if name not in roles and not name.replace("_", "").replace(".", "").replace("-", "").isalnum()
+    ]
+    if unknown:
+        raise InvalidInput(f"{unknown[0]!r} is neither a role ({', '.join(Role)}) nor a queue's name", field="role")
+    return list(dict.fromkeys(roles.get(name, name) for name in names))
+
+
+class WorkerProcess:
+    """Everything one worker process owns, from start to drained."""
+
+    def __init__(self, settings: Settings, queues: Sequence[str]) -> None:
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self._settings = settings
+        self._queues = list(queues)
+        self._engine = make_engine(settings.database_url, pool_size=6, application=f"worker {self.name}")
+        require_head(self._engine)
+        keys = signing_keys(settings)
+        self._quarantine = Quarantine(lambda messages: dead_letters.record_raw(self._engine, messages))
+        self.celery = make_app(settings, queues=queues, quarantine=self._quarantine, keys=keys)
+        self._publisher = Publisher(make_app(settings), keys)
+        # One thread: publishing may wait for a broker that is away, and the database thread must not.
+        self._outbound = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._heartbeat = Heartbeat(self._engine, lease_seconds=settings.lease_seconds)
+        self._batcher = Batcher(
+            self._engine, worker=self.name, lease_seconds=settings.lease_seconds, publish=self._publish
+        )
+        self._runner = AttemptRunner()
+        bodies = open_bodies(settings.artifact_url)
+        house = House(
+            keys=keys,
+            batcher=self._batcher,
+            heartbeat=self._heartbeat,
+            runner=self._runner,
+            teams=TeamsCache(self._engine),
+            artifacts=lambda tenant: ArtifactStore(self._engine, tenant, bodies),
+        )
+        self._delivery = Delivery(house, slots=settings.worker_slots)
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+        register_handlers(self.celery, self._delivery)
+
+    def run(self) -> None:
+        """Consume until SIGTERM, then drain. Blocks."""
+        signals.worker_shutting_down.connect(self._on_shutdown, weak=False)
+        presence_thread = threading.Thread(target=self._report, name="presence", daemon=True)
+        presence_thread.start()
+        worker = self.celery.Worker(
+            hostname=f"{self.name}@{socket.gethostname()}",
+            pool="threads",
+            concurrency=self._settings.worker_slots,
+            queues=self._queues,
+            task_events=True,
+            without_gossip=True,
+            without_mingle=True,
+            loglevel="WARNING",
+        )
+        log.info("worker.started", worker=self.name, queues=self._queues, slots=self._settings.worker_slots)
+        try:
+            worker.start()
+        finally:
+            self._close(presence_thread)
+
+    def _publish(self, wakeups: list[outbox.Wakeup]) -> None:
+        if wakeups:
+            self._outbound.submit(outbox.publish, self._publisher, wakeups)
+
+    def _on_shutdown(self, **_: Any) -> None:
+        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped."""
+        self._stopping.set()
+        self._delivery.drain()
+        threading.Thread(target=self._end_late, name="drain", daemon=True).start()
+
+    def _end_late(self) -> None:
+        if not self._drained.wait(self._settings.drain_seconds):
+            log.warning("drain.late", running=self._heartbeat.count)
+            self._heartbeat.end_all(StopReason.STOPPED)
+
+    def _close(self, presence_thread: threading.Thread) -> None:
+        self._drained.set()
+        self._stopping.set()
+        self._delivery.close()
+        self._batcher.stop()
+        self._outbound.shutdown(wait=True)
+        self._heartbeat.stop()
+        self._runner.close()
+        self._quarantine.stop(5.0)
+        presence_thread.join(timeout=2)
+        self._say("gone")
+        log.info("worker.stopped", worker=self.name)
+
+    def _report(self) -> None:
+        while True:
+            self._say("draining" if self._stopping.is_set() else "running")
+            if self._stopping.wait(PRESENCE_SECONDS):
+                return
+
+    def _say(self, state: str) -> None:
+        try:
+            presence.report(
+                self._engine, self.name, host=socket.gethostname(), pid=os.getpid(), queues=self._queues,
+                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state,
+            )  # fmt: skip
+        except OrchestratorError as error:
+            log.warning("presence.unavailable", text=error.text)
+
+
+def register_handlers(app: Celery, delivery: Delivery) -> None:
+    """One handler per message kind, all the same path; the names are the wire's, not this module's."""
+    for name in HANDLER_OF_KIND.values():
+        app.task(delivery.handle, name=name, ignore_result=True)
+
+
+def run_worker(settings: Settings, names: Sequence[str]) -> None:
+    WorkerProcess(settings, queues_for(names)).run()
