@@ -1,4 +1,4 @@
-"""One server process and its folder: locked to one supervisor, logged, stopped in steps, cleaned up after a crash."""
+"""A server's folder and what a crash left in it: the lock, the secrets, the orphans."""
 
 import errno
 import fcntl
@@ -9,78 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import Misconfigured
-from orchestrator import launch
-from orchestrator.logs import RotatingLog, pump
-
-STEP_SECONDS = 10.0
-"""How long each signal of a stop may take before the next, harder one."""
-
-
-class ServerProcess:
-    """A child that writes to a rotating log and dies with us. Start it from the main thread (see `launch`)."""
-
-    def __init__(self, log: RotatingLog) -> None:
-        self.log = log
-        self._child: subprocess.Popen[bytes] | None = None
-        self._log_start = 0
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child is not None and self.alive() else None
-
-    @property
-    def exit_code(self) -> int | None:
-        return None if self._child is None else self._child.poll()
-
-    def alive(self) -> bool:
-        return self._child is not None and self._child.poll() is None
-
-    def start(
-        self,
-        program: Sequence[str],
-        *,
-        environment: dict[str, str],
-        directory: Path,
-        death_signal: signal.Signals,
-        identity: launch.Identity | None = None,
-    ) -> None:
-        self._log_start = self.log.size()
-        self._child = subprocess.Popen(
-            launch.command(program, death_signal=death_signal, identity=identity),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=directory,
-            start_new_session=True,  # Ctrl-C belongs to the supervisor: it stops the parts in order
-        )
-        if self._child.stdout is not None:
-            self._pump = pump(self._child.stdout, self.log)
-
-    def said(self) -> str:
-        """The end of what it wrote since its last start."""
-        return self.log.tail(since=self._log_start)
-
-    def send(self, number: signal.Signals) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(number)
-
-    def stop(self, signals: Sequence[signal.Signals], step_seconds: float = STEP_SECONDS) -> None:
-        """Send each signal in turn until the process has ended, then SIGKILL."""
-        if self._child is None:
-            return
-        for number in (*signals, signal.SIGKILL):
-            self.send(number)
-            try:
-                self._child.wait(step_seconds)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        self._pump.join(step_seconds)
 
 
 class DirectoryLock:

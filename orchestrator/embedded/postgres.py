@@ -13,16 +13,16 @@ import psycopg
 
 from contracts.errors import Misconfigured, Unavailable
 from orchestrator import launch
-from orchestrator.embedded.identity import give_directory, postgres_identity
-from orchestrator.embedded.process import (
+from orchestrator.child import Child
+from orchestrator.embedded.folder import (
     DirectoryLock,
-    ServerProcess,
     free_port,
     stop_orphans,
     stored_secret,
     unusable,
     wait_until,
 )
+from orchestrator.embedded.identity import give_directory, postgres_identity
 from orchestrator.logs import RotatingLog
 
 USER = DATABASE = "orchestrator"
@@ -43,7 +43,7 @@ class EmbeddedPostgres:
         self.port = port
         self._port_is_fixed = port != 0
         self._log = RotatingLog(log or self.data_dir / "postgres.log")
-        self._process = ServerProcess(self._log)
+        self._process = Child(self._log)
         self._lock = DirectoryLock(self.data_dir, "Postgres")
         self._cluster = self.data_dir / "data"
         self._password = ""

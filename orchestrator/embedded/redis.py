@@ -16,9 +16,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from contracts.errors import Misconfigured, Unavailable
-from orchestrator.embedded.process import (
+from orchestrator.child import Child
+from orchestrator.embedded.folder import (
     DirectoryLock,
-    ServerProcess,
     free_port,
     stop_orphans,
     stored_secret,
@@ -43,7 +43,7 @@ class EmbeddedRedis:
         self.port = port
         self._port_is_fixed = port != 0
         self._log = RotatingLog(log or self.data_dir / "redis.log")
-        self._process = ServerProcess(self._log)
+        self._process = Child(self._log)
         self._lock = DirectoryLock(self.data_dir, "Redis")
         self._files = self.data_dir / "data"
         self._password = ""

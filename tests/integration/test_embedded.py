@@ -17,8 +17,8 @@ import redis
 from contracts.errors import Misconfigured
 from orchestrator import launch
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
+from orchestrator.embedded.folder import DirectoryLock
 from orchestrator.embedded.identity import postgres_identity
-from orchestrator.embedded.process import DirectoryLock
 
 OWNER = """
 import sys, time
@@ -212,7 +212,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 def _write_to_full_disk(folder: Path) -> None:
     (folder / "lock").symlink_to("/dev/full")
-    from orchestrator.embedded.process import unusable
+    from orchestrator.embedded.folder import unusable
 
     try:
         (folder / "lock").write_text("x")
