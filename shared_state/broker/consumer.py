@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from celery.worker import state
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.consumer.control import Control
 from celery.worker.control import Panel
@@ -75,11 +76,28 @@ class SafeConsumer(Consumer):
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
         self._reject(message, "message.envelope", f"Celery does not accept it: {type(exc).__name__}")
 
+    def stop_taking(self) -> None:
+        """Take no more messages, while what runs goes on, is acknowledged and shows in Flower.
+
+        From any thread, but not from a signal's handler, which may hold the lock this needs. For good: a reconnect
+        does not start it again. What the broker hands over at this moment goes back to its queue.
+        """
+        self.call_soon(self._cancel_queues)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no handler runs or waits for a slot."""
+        return not state.reserved_requests
+
     def shutdown(self) -> None:
         """Store or give back what was rejected, acknowledge what was stored, then close the connection."""
         self._quarantine.stop(STORE_SECONDS)
         self._acknowledge_stored()
         super().shutdown()
+
+    def _cancel_queues(self) -> None:
+        for name in list(self.app.amqp.queues.consume_from):
+            self.cancel_task_queue(name)
 
     def _check(self, message: Any, queue: str) -> None:
         if (message.delivery_info or {}).get("exchange"):

@@ -62,12 +62,16 @@ def describe(queue: str, reason: str, text: str, raw: bytes, headers: object = N
 
 
 class Counts:
-    """How many messages were accepted, by queue, and rejected, by reason, since the process started."""
+    """What came in since the process started: accepted by queue, rejected by reason, dropped by name.
+
+    Dropped is what could not even be kept: things said on the control channel, which is no queue.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._accepted: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
 
     def accept(self, queue: str) -> None:
         with self._lock:
@@ -76,6 +80,10 @@ class Counts:
     def reject(self, reason: str) -> None:
         with self._lock:
             self._rejected[reason] += 1
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            self._dropped[name] += 1
 
     @property
     def accepted(self) -> dict[str, int]:
@@ -86,6 +94,11 @@ class Counts:
     def rejected(self) -> dict[str, int]:
         with self._lock:
             return dict(self._rejected)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._dropped)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,11 @@ moved aside; an entry of the `unacked` hash that is not ours goes to the quarant
 stranger says on the control channel is dropped. None of them raises into Celery, where it would end the worker, or
 restart its connection and so hand out everything in flight a second time.
 
+What is never seen here, and so is stored nowhere:
+- what was taken from Redis by a worker that is killed before it could store it (kombu's window, for good ones too);
+- what is pushed onto a key nobody reads: an unknown queue, or a priority other than kombu's steps;
+- what is published on the control channel: counted under `control.undecodable` and `control.envelope`, then dropped.
+
 `_brpop_read`, `_get` and `restore_by_tag` repeat lines of kombu's methods, which offer no hook between taking and
 parsing. They were written against kombu 5.7, to which the project is pinned.
 """
@@ -172,20 +177,25 @@ class SafeChannel(kombu_redis.Channel):
         try:
             return super()._receive_one(c)
         except RecursionError:
-            _log.warning("control message dropped", reason="nested too deeply")
+            self._drop_control("control.undecodable")
             raise Empty from None
+        except Empty:
+            self._drop_control("control.undecodable")
+            raise
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
         """What anybody may say to all workers at once (Flower does): nothing in it may hurt."""
         headers = message.get("headers") if isinstance(message, dict) else None
         if not isinstance(headers, dict) or "compression" in headers:
-            _log.warning("control message dropped", reason="not a message", exchange=exchange)
-            return None
+            return self._drop_control("control.envelope")
         try:
             return super()._deliver_fanout_message(message, exchange)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            _log.warning("control message dropped", reason=type(error).__name__, exchange=exchange)
-            return None
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return self._drop_control("control.envelope")
+
+    def _drop_control(self, name: str) -> None:
+        self.quarantine.counts.drop(name)
+        _log.warning("control message dropped", reason=name)
 
     def _queue_types(self) -> dict[str, str]:
         return {self._q_for_pri(queue, step): "list" for queue in self.active_queues for step in self.priority_steps}

@@ -87,19 +87,15 @@ def unpack(
         raise InvalidMessage("message.undecodable", f"the content type must be {CONTENT_TYPE}")
     if not isinstance(content_encoding, str) or content_encoding.lower() != CONTENT_ENCODING:
         raise InvalidMessage("message.undecodable", f"the content encoding must be {CONTENT_ENCODING}")
-    handler = _check_headers(headers)
     message = decode(_envelope_of(body), keys)
     if message.queue != queue:
         raise InvalidMessage("message.envelope", "the message was signed for another queue")
-    if HANDLER_OF_KIND[message.kind] != handler:
-        raise InvalidMessage("message.handler", f"a message of kind {message.kind.value!r} is not for {handler!r}")
-    if isinstance(headers, dict) and headers["id"] != str(message.id):
-        raise InvalidMessage("message.envelope", "the header id is not the id of the signed message")
+    _check_headers(headers, message)
     return message
 
 
-def _check_headers(headers: object) -> str:
-    """The name of the handler, once every header is one that `pack` makes or a broker adds."""
+def _check_headers(headers: object, message: Message) -> None:
+    """Every header must be one that `pack` makes for this message, or one that a broker adds."""
     if not isinstance(headers, dict):
         raise InvalidMessage("message.envelope", "the message has no headers")
     handler = headers.get("task")
@@ -107,22 +103,27 @@ def _check_headers(headers: object) -> str:
         raise InvalidMessage("message.envelope", "the message names no handler")
     if handler not in HANDLER_OF_KIND.values():
         raise InvalidMessage("message.handler", "the message names a handler that is not ours")
+    if HANDLER_OF_KIND[message.kind] != handler:
+        raise InvalidMessage("message.handler", f"a message of kind {message.kind.value!r} is not for {handler!r}")
     for name in ("id", "root_id"):
-        if not isinstance(headers.get(name), str):
-            raise InvalidMessage("message.envelope", f"header {name}: must be text")
+        if headers.get(name) != str(message.id):
+            raise InvalidMessage("message.envelope", f"header {name}: must be the id of the signed message")
     for name, value in _CONSTANT.items():
         if name not in headers or not _same(headers[name], value):
             raise InvalidMessage("message.envelope", f"header {name}: must be {json.dumps(value)}")
     for name, limit in _TEXT_LIMITS.items():
         if not _is_text(headers.get(name), limit):
-            raise InvalidMessage("message.envelope", f"header {name}: must be text of at most {limit} characters")
+            raise InvalidMessage(
+                "message.envelope", f"header {name}: must be printable text of at most {limit} characters"
+            )
     for name, limit in _OPTIONAL_TEXT_LIMITS.items():
         if name in headers and not _is_text(headers[name], limit):
-            raise InvalidMessage("message.envelope", f"header {name}: must be text of at most {limit} characters")
+            raise InvalidMessage(
+                "message.envelope", f"header {name}: must be printable text of at most {limit} characters"
+            )
     strange = [name for name in headers if not _is_known(name)]
     if strange:
         raise InvalidMessage("message.envelope", f"header {str(strange[0])[:50]!r} is not one of ours")
-    return handler
 
 
 def _envelope_of(body: bytes | bytearray | memoryview | str) -> object:
@@ -148,7 +149,8 @@ def _same(found: object, expected: object) -> bool:
 
 
 def _is_text(value: object, limit: int) -> bool:
-    return isinstance(value, str) and len(value) <= limit
+    """Printable: what Flower and a terminal show can hold no control characters."""
+    return isinstance(value, str) and len(value) <= limit and value.isprintable()
 
 
 def _is_known(name: object) -> bool:
