@@ -179,8 +179,9 @@ class Attempt:
                 data = self._lifeline.recv(1 << 17)
             except BlockingIOError:
                 return
-            except OSError:
-                data = b""
+            except ConnectionResetError:
+                # Our wish to kill crossed its report: the report comes after this error.
+                continue
             if not data:
                 self.orphaned = True
                 self._ended = True
