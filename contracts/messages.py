@@ -88,7 +88,7 @@ def decode(wire: object, keys: SigningKeys) -> Message:
         raise InvalidMessage("message.signature", "the signature is missing, wrong, or by an unknown key")
     if body.get("version") != VERSION:
         raise InvalidMessage("message.version", f"this worker understands version {VERSION} only")
-    if body.get("kind") not in set(MessageKind):
+    if body.get("kind") not in list(MessageKind):
         raise InvalidMessage("message.kind", "the message has an unknown kind")
     try:
         return Message.model_validate(body)
