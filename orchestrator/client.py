@@ -57,9 +57,9 @@ class TimedOut(OrchestratorError):
 class Client:
     """Talks to one API with one key. Safe to use from several threads; close it, or use it in a `with`.
 
-    Without `url` or `key` it uses ORCHESTRATOR_API_URL and ORCHESTRATOR_API_KEY, orchestrator.toml, or the `dev.json` of
-    a dev server in ORCHESTRATOR_DATA_DIR (./.orchestrator). Every method raises `Unavailable` when the service does not
-    answer, and otherwise the error that the service names: `InvalidInput` (with `field`), `NotFound`, `Conflict`,
+    Without `url` or `key` it uses ORCHESTRATOR_API_URL and ORCHESTRATOR_API_KEY, orchestrator.toml, or the `dev.json`
+    of a dev server in ORCHESTRATOR_DATA_DIR (./.orchestrator). Every method raises `Unavailable` when the service does
+    not answer, and otherwise the error that the service names: `InvalidInput` (with `field`), `NotFound`, `Conflict`,
     `Unauthenticated`, `Forbidden`, ...
     """
 
@@ -133,7 +133,7 @@ class Client:
         return cast(StepDetail, self._get(f"/steps/{_part(step_id)}"))
 
     def events(self, task_id: str, *, after: str | None = None) -> Iterator[Event]:
-        """Live until the task ends. A cut stream is resumed where it stopped; `Unavailable` after a minute of trying."""
+        """Live until the task ends; a cut stream is resumed where it stopped. `Unavailable` after a minute of that."""
         patience = time.monotonic() + _RECONNECT_SECONDS
         while True:
             error: Exception | None = None

@@ -64,7 +64,8 @@ def check_form(value: Any, path: str = "", depth: int = 1) -> None:
             raise InvalidInput(f"{path}: this number is too large; send it as text", field=path)
     else:
         if depth > DEPTH_LIMIT:
-            raise InvalidInput(f"{path[:200]}: {_too_deep()}", field=path[:200])
+            where = ".".join(path.split(".")[:2])
+            raise InvalidInput(f"{where}: {_too_deep()}", field=where)
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(key, str):
                 _check_text(key, path)

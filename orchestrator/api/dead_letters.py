@@ -82,7 +82,7 @@ def list_dead_letters(caller: Reader, services: Ours, query: Annotated[DeadLette
 def redrive_many(caller: Operator, body: Body, services: Ours) -> Any:
     """Put back every open one that fits the filter (up to 10,000; the answer names them)."""
     wanted = parse_model(body, RedriveMany).filter
-    if not wanted.model_fields_set:
+    if wanted == Filter():
         raise InvalidInput("filter: name a reason, a team or ids; an empty filter redrives nothing", field="filter")
     with transaction(services.engine) as connection:
         ids = views.redrivable(

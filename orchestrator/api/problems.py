@@ -60,6 +60,9 @@ def respond(error: OrchestratorError) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if problem["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if problem["status"] in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
+        # The rest of the body may be on its way, without end: only closing stops its sender.
+        headers["Connection"] = "close"
     return JSONResponse(problem, problem["status"], headers=headers, media_type=MEDIA_TYPE)
 
 

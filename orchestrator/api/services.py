@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import unquote
 from uuid import UUID
 
 from fastapi import Depends, Request
@@ -38,6 +39,8 @@ def services_of(request: Request) -> Services:
 
 
 def _caller(request: Request) -> Caller:
+    if "\x00" in request.url.path or "\x00" in unquote(request.url.path):
+        raise NotFound("there is nothing at this address: it holds NUL")
     for name, value in request.query_params.multi_items():
         if "\x00" in name or "\x00" in value:
             raise InvalidInput("the query must not contain NUL; remove it", field=name.replace("\x00", ""))
