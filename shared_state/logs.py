@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -44,7 +45,12 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Celery tells of every message; our own line per settled attempt says more.
+    logging.getLogger("celery").setLevel(max(level, logging.WARNING))
+    logging.getLogger("alembic").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
+    # Celery warns because of pickle, which nothing here accepts.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

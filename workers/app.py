@@ -84,6 +84,8 @@ class WorkerProcess:
     def run(self) -> None:
         """Consume until SIGTERM, then drain. Blocks."""
         signals.worker_shutting_down.connect(self._on_shutdown, weak=False)
+        # Any receiver of this signal keeps Celery from setting up logging by itself.
+        signals.setup_logging.connect(_keep_logging, weak=False)
         presence_thread = threading.Thread(target=self._report, name="presence", daemon=True)
         presence_thread.start()
         worker = self.celery.Worker(
@@ -94,7 +96,7 @@ class WorkerProcess:
             task_events=True,
             without_gossip=True,
             without_mingle=True,
-            loglevel="WARNING",
+            quiet=True,
         )
         log.info("worker.started", worker=self.name, queues=self._queues, slots=self._settings.worker_slots)
         try:
@@ -144,6 +146,10 @@ class WorkerProcess:
             )  # fmt: skip
         except OrchestratorError as error:
             log.warning("presence.unavailable", text=error.text)
+
+
+def _keep_logging(**_: Any) -> None:
+    """Logging is set up already, by `shared_state.logs`."""
 
 
 def register_handlers(app: Celery, delivery: Delivery) -> None:
