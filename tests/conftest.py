@@ -13,6 +13,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.legal_moves import install as install_legal_moves
 
 TEMPLATE = "template_migrated"
 CLEAN = "clean"
@@ -55,6 +56,7 @@ def template_database(postgres: EmbeddedPostgres) -> str:
 
     create_database(postgres, TEMPLATE)
     upgrade(postgres.url_of(TEMPLATE))
+    install_legal_moves(postgres.url_of(TEMPLATE))
     return TEMPLATE
 
 

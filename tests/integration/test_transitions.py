@@ -463,3 +463,11 @@ def test_unknown_ids(driver: Driver) -> None:
         tasks.cancel(driver.engine, "default", uuid4(), "me")
     with pytest.raises(NotFound):
         dead_letters.redrive(driver.engine, "default", [uuid4()], "me")
+
+
+def test_an_illegal_move_is_caught(driver: Driver) -> None:
+    """The guard of all the other tests: see tests/legal_moves.py."""
+    driver.submit([{"id": "a"}])
+    driver.finish_all()
+    with pytest.raises(Exception, match="illegal move of steps: succeeded -> ready"):
+        driver.query("update steps set state = 'ready', finished_at = null")

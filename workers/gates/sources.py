@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from workers.gates.facts import TEXT_LIMIT, ProblemCode
 
-READ_LIMIT_BYTES = 4_000_000
+READ_LIMIT_BYTES = 2_000_000
 PYTHON_SUFFIXES = (".py", ".pyi", ".pyw")
 # Codecs that turn text into other text: what they give is not what a person sees in the file, and some of them take
 # quadratic time. Python itself would accept them in a coding line.
