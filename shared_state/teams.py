@@ -10,6 +10,9 @@ from contracts.errors import NotFound
 from contracts.teams import Team
 from shared_state.engine import transaction
 from shared_state.statements import query
+from shared_state.team_files import find_teams, read_team
+
+__all__ = ["apply", "digest", "find_teams", "head", "list_teams", "load_team", "read_team"]
 
 
 def digest(team: Team) -> str:
