@@ -30,18 +30,21 @@ class Assembled:
 def assemble(joint: Joint, listing: Listing, readings: Mapping[str, Read]) -> Assembled:
     lost = sorted(path for key, paths in listing.groups.items() if key not in readings for path in paths)
     problems = sorted((each for reading in readings.values() for each in reading.problems), key=lambda each: each.path)
+    files = sorted((each for reading in readings.values() for each in reading.files), key=lambda each: each.path)
     missing = [_describe(problems)]
     if lost:
         missing.append(f"{len(lost)} files of steps that ended without an output")
     if listing.left_out:
         missing.append(f"{listing.left_out} files beyond the limit")
+    if unfollowed(files):
+        missing.append(f"imports of {len(unfollowed(files))} files with too many of them, so no unused modules")
     unlisted = sum(each.reason.startswith(("cannot", "more than")) for each in listing.skipped)
     if unlisted:
         missing.append(f"{unlisted} folders that could not be listed or lie too deep")
     return Assembled(
         root=joint.root,
         prefix=joint.prefix,
-        files=sorted((each for reading in readings.values() for each in reading.files), key=lambda each: each.path),
+        files=files,
         problems=problems,
         skipped=listing.skipped,
         lost=lost,
@@ -60,6 +63,11 @@ def matters(problem: Problem) -> bool:
     if problem.problem in _NOT_TEXT:
         return is_python(problem.path)
     return problem.problem not in _ORDINARY
+
+
+def unfollowed(files: list[Reading]) -> list[str]:
+    """Files that import or name more modules than a reading tells."""
+    return [each.path for each in files if "imports" in each.omitted or "mentions" in each.omitted]
 
 
 def _describe(problems: list[Problem]) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from workers.teams.survey.assembly import unfollowed
 from workers.teams.survey.resolve import Resolver, module_name
 from workers.teams.survey.shapes import Edge, Reading, Unused
 
@@ -27,9 +28,11 @@ def build_graph(files: list[Reading], prefix: tuple[str, ...]) -> Graph:
     edges = list(_edges(files, modules, prefix))
     reached = {edge.target for edge in edges}
     reached.update(mention.target for each in files for mention in each.mentions)
+    # A file whose imports are not all known may be the one that imports.
+    candidates = [] if unfollowed(files) else files
     unused = [
         Unused(path=each.path, module=modules[each.path], size_bytes=each.size_bytes, line_count=each.line_count)
-        for each in files
+        for each in candidates
         if each.path in modules and each.path not in reached and not _has_another_use(each)
     ]
     return Graph(modules, edges, unused)
@@ -54,6 +57,10 @@ def _folders_above(path: str) -> Iterable[str]:
 
 def _has_another_use(reading: Reading) -> bool:
     """Whether something other than an import is what the file is for: a program, a package, a test, a tool's file."""
-    *folders, name = reading.path.split("/")
-    stem = name.rpartition(".")[0]
-    return reading.entry is not None or stem in _RUN_BY_TOOLS or any(map(_TEST.match, (*folders, stem)))
+    stem = reading.path.rpartition("/")[2].rpartition(".")[0]
+    return reading.entry is not None or stem in _RUN_BY_TOOLS or is_test(reading.path)
+
+
+def is_test(path: str) -> bool:
+    """Whether a file is a test, or lies in a folder of tests, by its name."""
+    return any(_TEST.match(part.partition(".")[0]) for part in path.split("/"))

@@ -42,14 +42,14 @@ def _line_up(nodes: Sequence[str], pairs: Sequence[Pair]) -> list[str]:
     tail: list[str] = []
     while left:
         sink = next((node for node in left if not after[node]), None)
-        source = None if sink is not None else next((node for node in left if not before[node]), None)
-        node = sink or source or max(left, key=lambda each: len(after[each]) - len(before[each]))
-        (tail if sink is not None else head).append(node)
-        del left[node]
-        for target in after[node]:
-            before[target].discard(node)
-        for importer in before[node]:
-            after[importer].discard(node)
+        origin = None if sink is not None else next((node for node in left if not before[node]), None)
+        chosen = sink or origin or max(left, key=lambda each: len(after[each]) - len(before[each]))
+        (tail if sink is not None else head).append(chosen)
+        del left[chosen]
+        for target in after[chosen]:
+            before[target].discard(chosen)
+        for source in before[chosen]:
+            after[source].discard(chosen)
     return head + tail[::-1]
 
 

@@ -1,6 +1,7 @@
 """Draws the module graph as an SVG that stands by itself."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -62,11 +63,7 @@ def draw(graph: Graph, files: list[Reading]) -> str:
 
 def collapse(graph: Graph, files: list[Reading]) -> tuple[dict[str, Node], Counter[tuple[str, str]]]:
     """At most `NODES_LIMIT` boxes: the modules, or the packages they lie in, or the busiest of these and a rest."""
-    names = set(graph.modules.values())
-    depth = max((name.count(".") + 1 for name in names), default=1)
-    while depth > 1 and len({_cut(name, depth) for name in names}) > NODES_LIMIT:
-        depth -= 1
-    box_of = {path: _cut(name, depth) for path, name in graph.modules.items()}
+    box_of = _open_boxes(graph.modules)
     edges = Counter((box_of[edge.path], box_of[edge.target]) for edge in graph.edges)
     if len(set(box_of.values())) > NODES_LIMIT:
         box_of = _merge_quiet(box_of, edges)
@@ -77,6 +74,22 @@ def collapse(graph: Graph, files: list[Reading]) -> tuple[dict[str, Node], Count
         if each.path in box_of:
             lines[box_of[each.path]] += each.line_count or 0
     return {name: Node(name, count, lines[name]) for name, count in counts.items()}, edges
+
+
+def _open_boxes(modules: Mapping[str, str]) -> dict[str, str]:
+    """The box of each path: top packages first, then the one with most modules is opened while there is room."""
+    box_of = {path: _cut(name, 1) for path, name in modules.items()}
+    closed = set(box_of.values())
+    while closed:
+        counts = Counter(box_of.values())
+        box = min(closed, key=lambda each: (-counts[each], each))
+        closed.discard(box)
+        inner = {path: _cut(modules[path], box.count(".") + 2) for path, held in box_of.items() if held == box}
+        opened = set(inner.values()) - {box}
+        if opened and len(counts | Counter(opened)) <= NODES_LIMIT:
+            box_of |= inner
+            closed |= opened
+    return box_of
 
 
 def _cut(name: str, depth: int) -> str:

@@ -10,8 +10,8 @@ from workers.gates.facts import Fact
 from workers.gates.sources import Source
 from workers.teams.survey.shapes import Function, Import, Name
 
-FUNCTIONS_LIMIT = 10
-"""How many of a file's functions are told: its longest."""
+FUNCTIONS_LIMIT = 20
+"""How many of a file's functions are told: its longest. As many as the report tells of the whole tree."""
 
 Kind = Literal["function", "class", "value", "import"]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -159,23 +159,16 @@ def _inner_statements(node: ast.AST) -> Iterator[ast.stmt]:
 
 def _imports(path: str, source: Source, tree: ast.Module) -> list[Import]:
     """Every import of the file, those inside functions included, in the order of their lines."""
-    found = []
+    found: list[tuple[int, str, list[str], int]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                found.append((alias.lineno, Import(
-                    path=path, line=alias.lineno, text=source.quote(alias.lineno), module=alias.name, names=[], level=0
-                )))
+            found += [(alias.lineno, alias.name, [], 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append((node.lineno, Import(
-                path=path,
-                line=node.lineno,
-                text=source.quote(node.lineno),
-                module=node.module or "",
-                names=[alias.name for alias in node.names],
-                level=node.level,
-            )))
-    return [each for _, each in sorted(found, key=lambda pair: pair[0])]
+            found.append((node.lineno, node.module or "", [alias.name for alias in node.names], node.level))
+    return [
+        Import(path=path, line=line, text=source.quote(line), module=module, names=names, level=level)
+        for line, module, names, level in sorted(found, key=lambda each: each[0])
+    ]
 
 
 def _functions(tree: ast.Module) -> Iterator[tuple[str, Definition]]:

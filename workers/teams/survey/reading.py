@@ -18,6 +18,8 @@ MARK = re.compile(r"\b(TODO|FIXME|XXX)\b")
 _MARKS: Mapping[str, Literal["TODO", "FIXME", "XXX"]] = {"TODO": "TODO", "FIXME": "FIXME", "XXX": "XXX"}
 _WORD = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[\w./-]+\.py\b", re.ASCII)
 _WORDS_PER_LINE = 100
+USES_LIMIT = 2000
+"""Imports and mentions of one file: not cut by the step's limit, because what nobody imports depends on them all."""
 
 
 def read_files(group: Group, progress: Progress) -> Read:
@@ -46,11 +48,11 @@ def _report(path: str, source: Source, inside: Outline, resolver: Resolver, limi
     imported = {
         target for each in inside.imports for target in resolver.targets(path, each.module, each.names, each.level)
     }
-    facts: dict[str, Sequence[Any]] = {
-        "names": inside.names,
-        "imports": inside.imports,
-        "marks": _marks(path, source),
-        "mentions": _mentions(path, source, resolver, imported),
+    facts: dict[str, tuple[Sequence[Any], int]] = {
+        "names": (inside.names, limit),
+        "marks": (_marks(path, source), limit),
+        "imports": (inside.imports, USES_LIMIT),
+        "mentions": (_mentions(path, source, resolver, imported), USES_LIMIT),
     }
     return Reading(
         path=path,
@@ -61,8 +63,8 @@ def _report(path: str, source: Source, inside: Outline, resolver: Resolver, limi
         entry=inside.entry or _shebang(path, source),
         functions=inside.functions,
         function_count=inside.function_count,
-        omitted={kind: len(each) - limit for kind, each in facts.items() if len(each) > limit},
-        **{kind: list(each[:limit]) for kind, each in facts.items()},
+        omitted={kind: len(each) - most for kind, (each, most) in facts.items() if len(each) > most},
+        **{kind: list(each[:most]) for kind, (each, most) in facts.items()},
     )
 
 

@@ -9,10 +9,11 @@ from workers.teams.survey.graph import Graph
 from workers.teams.survey.markdown import write_markdown
 from workers.teams.survey.page import write_page
 from workers.teams.survey.picture import draw
+from workers.teams.survey.python import FUNCTIONS_LIMIT
 from workers.teams.survey.shapes import Function, Summary
 from workers.teams.survey.walk import DEPTH_LIMIT, SKIP_MARKERS, SKIPPED_ENDINGS, SKIPPED_FOLDERS
 
-TOP_LIMIT = 25
+TOP_LIMIT = FUNCTIONS_LIMIT
 UNUSED_LIMIT = 100
 PROBLEMS_LIMIT = 200
 
@@ -64,15 +65,13 @@ def _summarise(survey: Assembled, graph: Graph) -> Summary:
 
 
 def longest_functions(survey: Assembled) -> list[Function]:
-    """The longest functions of the tree, longest first: every file tells its own longest, which is enough to know."""
+    """The longest functions of the tree, longest first. Exact for the first `FUNCTIONS_LIMIT`."""
     functions = [each for file in survey.files for each in file.functions]
     return sorted(functions, key=lambda each: (-each.length_lines, each.path, each.line))
 
 
 def _as_json(survey: Assembled, graph: Graph, summary: Summary) -> str:
-    files = []
-    for each in survey.files:
-        files.append({"module": graph.modules.get(each.path), **each.model_dump(mode="json")})
+    files = [{"module": graph.modules.get(each.path), **each.model_dump(mode="json")} for each in survey.files]
     return json.dumps(
         {
             "format": 1,

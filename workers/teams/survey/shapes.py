@@ -68,13 +68,13 @@ class Reading(FileFact):
     doc: Fact | None = None
     entry: Fact | None = None
     """The line that makes it a program: `if __name__ == "__main__"` or `#!`."""
-    names: list[Name] = []
-    imports: list[Import] = []
-    functions: list[Function] = []
+    names: list[Name] = Field(default_factory=list)
+    imports: list[Import] = Field(default_factory=list)
+    functions: list[Function] = Field(default_factory=list)
     function_count: int = 0
-    marks: list[Mark] = []
-    mentions: list[Mention] = []
-    omitted: dict[str, int] = {}
+    marks: list[Mark] = Field(default_factory=list)
+    mentions: list[Mention] = Field(default_factory=list)
+    omitted: dict[str, int] = Field(default_factory=dict)
 
 
 class Read(Shape):
