@@ -1,0 +1,264 @@
+"""The supervisor: starts the parts in order, keeps them alive, scales workers, and stops everything it started."""
+
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from contracts.errors import OrchestratorError, Unavailable
+from orchestrator.child import finish
+from orchestrator.client import Client
+from orchestrator.dev.counts import asked_counts, forget_counts
+from orchestrator.dev.options import ALL_ROLES, Options, merged_counts
+from orchestrator.dev.parts import Part, ProcessPart, ServerPart
+from orchestrator.dev.record import write_record
+from orchestrator.dev.teams import import_paths
+from orchestrator.dev.watch import Watched
+from orchestrator.logs import RotatingLog
+from shared_state.engine import make_engine
+from shared_state.settings import PREFIX, Settings, child_environment
+from shared_state.sweep import expire_worker
+
+log = structlog.get_logger("dev")
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+"""How often the scale file is read."""
+
+
+class Supervisor:
+    """Owns every child of a dev server. All methods are called from the main thread (see `launch`).
+
+    `settings` are those the children get; `servers` run already. `tell` gets lines for people. `stopping` ends waits.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        key: str,
+        servers: list[ServerPart],
+        tell: Callable[[str], None],
+        stopping: threading.Event,
+    ) -> None:
+        self.settings = settings
+        self.key = key
+        self.flower: dict[str, Any] | None = None
+        self._tell = tell
+        self._stopping = stopping
+        self._logs = settings.data_dir / "logs"
+        self._run = secrets.token_hex(2)
+        self._counts = options.counts()
+        self._import_paths = import_paths(options.teams) if options.teams else []
+        self._engine = make_engine(settings.database_url, pool_size=1, application="orchestrator dev")
+        self._servers = servers
+        self._watched = {part.name: self._watch(part) for part in servers}
+        self._draining: list[tuple[ProcessPart, float]] = []
+        self._unexpired: list[str] = []
+        self._looked_at = 0.0
+        self._changed = True
+        forget_counts(settings.data_dir)
+
+    # --- starting
+
+    def start(self, flower: dict[str, Any] | None) -> None:
+        """Start the API, the loops, the workers and, where wanted, Flower (`url`, `port`, `user`, `password`)."""
+        self.flower = flower
+        self._add(self._process("loops", ["orchestrator", "loops"]))
+        self._add(self._process("api", ["orchestrator", "api"], port=self.settings.listen_port))
+        self._scale()
+        if flower is not None:
+            self._add(self._flower(flower))
+        self._record()
+
+    def await_ready(self) -> None:
+        """Return once the API answers and every worker reports. Raises `Unavailable` with what a part said last."""
+        deadline = time.monotonic() + READY_SECONDS
+        with Client(self.settings.api_url, self.key) as client:
+            while not self._stopping.is_set():
+                self.tick()
+                missing = self._missing(client)
+                if not missing:
+                    return
+                self._refuse_hopeless()
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"not ready after {READY_SECONDS:g} s: {', '.join(missing)} (logs: {self._logs})")
+                self._stopping.wait(0.1)
+
+    def _missing(self, client: Client) -> list[str]:
+        try:
+            running = {worker["name"] for worker in client.workers() if worker["state"] == "running"}
+        except OrchestratorError:
+            return ["api"]
+        return [part.name for part in self._workers() if part.worker not in running]
+
+    def _refuse_hopeless(self) -> None:
+        """A part of ours that died three times before the start was complete will not come up by itself."""
+        for watched in self._watched.values():
+            part = watched.part
+            if isinstance(part, ProcessPart) and part.restarts.count >= 3:
+                said = part.child.said().strip().splitlines()[-5:]
+                raise Unavailable(
+                    "\n".join([f"{part.name} does not start: it {part.ending()}; its last words:", *said])
+                )
+
+    # --- living
+
+    def tick(self) -> None:
+        """Look once: restart what died, let go of what drained, scale to what was asked. Quick, but for a restart."""
+        for watched in list(self._watched.values()):
+            self._changed = watched.tick() or self._changed
+        self._let_go_of_drained()
+        self._expire_dead_workers()
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._scale()
+        if self._changed:
+            self._record()
+
+    def _scale(self) -> None:
+        for pool, count in merged_counts(self._counts, asked_counts(self.settings.data_dir)).items():
+            wanted = [f"{pool}-{number + 1}" for number in range(count)]
+            present = [name for name in self._watched if name.rpartition("-")[0] == pool]
+            for name in present:
+                if name not in wanted:
+                    self._drain(name)
+            for name in wanted:
+                if name not in present:
+                    self._add(self._worker(name, pool))
+
+    def _drain(self, name: str) -> None:
+        part = self._watched.pop(name).part
+        if isinstance(part, ProcessPart):
+            self._tell(f"{name} is drained")
+            part.child.send(signal.SIGTERM)
+            self._draining.append((part, time.monotonic() + self._drain_seconds))
+            self._changed = True
+
+    def _let_go_of_drained(self) -> None:
+        for part, deadline in list(self._draining):
+            if part.alive() and time.monotonic() > deadline:
+                part.child.send(signal.SIGKILL)
+            elif not part.alive():
+                self._draining.remove((part, deadline))
+                self._on_death(part)
+                self._changed = True
+
+    def _on_death(self, part: Part) -> None:
+        self._changed = True
+        log.warning("part.ended", part=part.name, how=part.ending())
+        if isinstance(part, ProcessPart) and part.worker is not None:
+            part.child.settle()
+            self._unexpired.append(part.worker)
+
+    def forget_workers(self, names: list[str]) -> None:
+        """Workers of an earlier run that are known to be gone: what they hold is free at the next look."""
+        self._unexpired.extend(names)
+
+    def _expire_dead_workers(self) -> None:
+        """At once, not when a lease ends; again at the next look where the database does not answer just now."""
+        while self._unexpired:
+            try:
+                recovered = expire_worker(self._engine, self._unexpired[0])
+            except OrchestratorError as error:
+                log.warning("worker.not_expired", worker=self._unexpired[0], text=error.text)
+                return
+            log.info("worker.expired", worker=self._unexpired.pop(0), recovered=len(recovered))
+
+    # --- stopping
+
+    def stop(self, hurry: threading.Event) -> None:
+        """Drain the workers, then end everything else, the servers last. `hurry` skips the patience."""
+        draining = [part.child for part, _ in self._draining]
+        workers = self._workers()
+        finish([*(part.child for part in workers), *draining], self._drain_seconds, hurry)
+        self._unexpired.extend(part.worker for part in workers if part.worker and part.child.exit_code != 0)
+        if all(part.alive() for part in self._servers):
+            self._expire_dead_workers()
+        self._engine.dispose()
+        finish([part.child for part in self._processes() if part.worker is None], STOP_SECONDS, hurry)
+        for part in reversed(self._servers):
+            part.server.stop()
+
+    @property
+    def _drain_seconds(self) -> float:
+        """A little more than a worker gives itself."""
+        return self.settings.drain_seconds + 5.0
+
+    # --- the parts
+
+    def _processes(self) -> list[ProcessPart]:
+        return [watched.part for watched in self._watched.values() if isinstance(watched.part, ProcessPart)]
+
+    def _workers(self) -> list[ProcessPart]:
+        return [part for part in self._processes() if part.worker is not None]
+
+    def _watch(self, part: Part) -> Watched:
+        return Watched(part, self._tell, self._on_death)
+
+    def _add(self, part: ProcessPart) -> None:
+        part.start()
+        self._watched[part.name] = self._watch(part)
+        self._changed = True
+
+    def _worker(self, name: str, pool: str) -> ProcessPart:
+        roles = [] if pool == ALL_ROLES else [pool]
+        return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}")
+
+    def _flower(self, flower: Mapping[str, Any]) -> ProcessPart:
+        said = {
+            "FLOWER_ADDRESS": "127.0.0.1",
+            "FLOWER_PORT": str(flower["port"]),
+            "FLOWER_BASIC_AUTH": f"{flower['user']}:{flower['password']}",
+            "FLOWER_READ_ONLY": "true",
+            "FLOWER_MAX_TASKS": "10000",
+        }
+        program = ["celery", "-A", "shared_state.broker.flower_app:app", "flower"]
+        return self._process("flower", program, port=int(flower["port"]), extra=said)
+
+    def _process(
+        self,
+        name: str,
+        module: list[str],
+        *,
+        port: int | None = None,
+        worker_prefix: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> ProcessPart:
+        def environment(worker: str) -> dict[str, str]:
+            settings = self.settings.model_copy(update={"worker_name": worker})
+            return {**_inherited(self._import_paths), **child_environment(settings), **(extra or {})}
+
+        return ProcessPart(
+            name,
+            [sys.executable, "-m", *module],
+            environment,
+            Path.cwd(),
+            RotatingLog(self._logs / f"{name}.log"),
+            port=port,
+            worker_prefix=worker_prefix,
+        )
+
+    def _record(self) -> None:
+        """Written again whenever a part changed; a full disk costs the news, not the server."""
+        self._changed = False
+        parts = [watched.part.shown() for watched in self._watched.values()]
+        try:
+            write_record(self.settings, self.key, self.flower, parts)
+        except OSError as error:
+            log.warning("record.not_written", text=error.strerror)
+
+
+def _inherited(import_paths: list[Path]) -> dict[str, str]:
+    """Our environment without settings, which are given anew; the user's agents can be imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "FLOWER_"))}
+    paths = [*map(str, import_paths), *filter(None, [kept.get("PYTHONPATH")])]
+    return {**kept, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
