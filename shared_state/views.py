@@ -5,12 +5,12 @@ steps by rank and key.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from contracts.errors import CODES, Conflict, NotFound
 from contracts.states import TASK_TERMINAL
@@ -37,7 +37,7 @@ from shared_state.shapes import (
 )
 from shared_state.statements import query
 
-Row = RowMapping
+Row = Mapping[str, Any]
 
 _STEP_EVENTS_LIMIT = 500
 

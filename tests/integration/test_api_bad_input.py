@@ -313,7 +313,6 @@ def test_wrong_methods_and_addresses_are_problems_too(api: LiveApi) -> None:
         None,
         "",
         "Bearer",
-        "Bearer ",
         "Basic b3JrOg==",
         "Bearer ork_00000000_" + "a" * 43,
         "Bearer \xff",

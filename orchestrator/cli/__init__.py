@@ -1,0 +1,122 @@
+"""The command `orchestrator`: every command by name, imported only when it is the one that was asked for.
+
+Exit codes: 0 ok, 1 the thing failed, 2 bad use, 3 the service cannot be reached, 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+
+from cyclopts import App, CycloptsError
+
+from contracts.errors import InvalidInput, OrchestratorError, Unavailable
+
+FAILED, BAD_USE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "dev": ("serve:dev", "Run everything on this machine: servers, API, loops, workers. Ctrl-C stops it all."),
+    "demo": ("demo:demo", "Survey a directory of source code with everything embedded, and show the report."),
+    "submit": ("tasks:submit", "Submit a task to a team."),
+    "tasks": ("tasks:list_tasks", "List tasks, newest first."),
+    "status": ("tasks:status", "Show one task."),
+    "watch": ("watch:watch", "Follow a task until it ends."),
+    "result": ("tasks:result", "Print a task's result, or write it and its artifacts to a directory."),
+    "cancel": ("tasks:cancel", "Cancel a task."),
+    "events": ("tasks:list_events", "List what has happened to a task."),
+    "steps": ("tasks:list_steps", "List a task's steps, parents first."),
+    "step": ("tasks:show_step", "Show one step: attempts, verdicts, events."),
+    "dead-letters list": ("people:list_dead_letters", "List what was given up on."),
+    "dead-letters show": ("people:show_dead_letter", "Show one dead letter."),
+    "dead-letters redrive": ("people:redrive", "Put dead steps back to work."),
+    "dead-letters discard": ("people:discard", "Close a dead letter for good."),
+    "questions list": ("people:list_questions", "List what steps ask of people."),
+    "questions answer": ("people:answer", "Answer a question; its step goes on."),
+    "workers list": ("installation:list_workers", "List worker processes."),
+    "queues": ("installation:list_queues", "List queues and what is on them."),
+    "scale": ("installation:scale", "Set how many worker processes a running dev server has: ROLE=N."),
+    "teams list": ("installation:list_teams", "List the teams that tasks can name."),
+    "teams show": ("installation:show_team", "Show one team: NAME, or NAME@DIGEST."),
+    "teams apply": ("teams:apply", "Read a directory of teams, check them, and make them the current ones."),
+    "api": ("serve:api", "Serve the HTTP API."),
+    "worker": ("serve:worker", "Run one worker process; for all roles unless some are named."),
+    "loops": ("serve:loops", "Run the background loops: relay, sweeper, stager, pruner."),
+    "migrate": ("database:migrate", "Bring the database's schema to this version's."),
+    "check": ("database:check", "Say whether settings, database, broker and teams are right."),
+    "verify": ("database:verify", "Check the invariants; prints violations, exits 1 if there are any."),
+    "keys create": ("keys:create", "Make an API key; it is shown once. Works directly on the database."),
+    "keys list": ("keys:list_keys", "List the API keys of a tenant."),
+    "keys revoke": ("keys:revoke", "Revoke an API key by name or prefix."),
+}
+_GROUPS: Mapping[str, str] = {
+    "dead-letters": "What was given up on: list, show, redrive, discard.",
+    "questions": "What steps ask of people: list, answer.",
+    "workers": "Worker processes.",
+    "teams": "Teams: list, show, apply.",
+    "keys": "API keys: create, list, revoke.",
+}
+_WITHOUT_A_VERB: Mapping[str, str] = {"workers": "list"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. Whatever goes wrong, a person reads one line, not a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = bool(os.environ.pop("ORCHESTRATOR_DEBUG", ""))
+    if "--debug" in given:
+        given.remove("--debug")
+        debug = True
+    try:
+        code = make_app()(_completed(given), exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError:
+        return BAD_USE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`): nothing to tell, and nobody to tell it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OrchestratorError as error:
+        return _complain(error.text, _code_of(error), debug)
+    except Exception as error:  # the edge: nobody gets a traceback who did not ask for one
+        text = f"unexpected {type(error).__name__}: {error} (run it again with --debug for all of it)"
+        return _complain(text, FAILED, debug)
+    return code if isinstance(code, int) else 0
+
+
+def make_app() -> App:
+    app = App(
+        name="orchestrator",
+        help="A durable, gated orchestrator for AI agents. `--debug` shows tracebacks.",
+        help_format="plaintext",
+    )
+    groups = {name: App(name=name, help=text) for name, text in _GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
+    for words, (place, text) in _COMMANDS.items():
+        group_name, _, verb = words.rpartition(" ")
+        target = groups[group_name] if group_name else app
+        target.command(f"orchestrator.cli.{place}", name=verb, help=text)
+    return app
+
+
+def _completed(given: list[str]) -> list[str]:
+    """`workers` alone means `workers list`."""
+    verb = _WITHOUT_A_VERB.get(given[0]) if given else None
+    if verb is not None and (len(given) == 1 or (given[1].startswith("--") and given[1] != "--help")):
+        return [given[0], verb, *given[1:]]
+    return given
+
+
+def _code_of(error: OrchestratorError) -> int:
+    if isinstance(error, Unavailable):
+        return UNREACHABLE
+    return BAD_USE if isinstance(error, InvalidInput) else FAILED
+
+
+def _complain(text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    printable = "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+    sys.stderr.write(f"orchestrator: {printable}\n")
+    return code

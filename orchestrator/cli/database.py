@@ -1,0 +1,102 @@
+"""Commands that work directly on the database: migrate, check, verify."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from contracts.errors import InvalidInput, OrchestratorError
+from contracts.topology import QUEUE_OF_ROLE
+from orchestrator.cli import output
+from orchestrator.cli.output import Json
+from shared_state.artifacts import open_bodies
+from shared_state.broker.app import make_app, signing_keys
+from shared_state.broker.publisher import Publisher
+from shared_state.engine import make_engine
+from shared_state.migrate import require_head, upgrade
+from shared_state.settings import Settings, from_environment, masked
+from shared_state.team_files import find_teams, read_team
+from shared_state.verify import violations
+
+T = TypeVar("T")
+
+
+def check(*teams: Path, json: Json = False) -> int:
+    """Say whether settings, signing keys, database, schema, broker and the named teams are right; exits 1 if not.
+
+    Args:
+        teams: Directories of teams to check, without applying them.
+    """
+    findings: list[dict[str, str]] = []
+    settings = _checked(findings, "settings", from_environment, lambda found: f"data in {found.data_dir}")
+    if settings is not None:
+        _check_servers(findings, settings)
+    for folder in teams:
+        for team in _checked(findings, str(folder), partial(_folders, folder), None) or []:
+            _checked(findings, str(team), partial(read_team, team), lambda found: f"team {found.name}")
+    output.table(
+        findings, [("WHAT", "what"), ("STATUS", "status"), ("TEXT", "text")], as_json=json, empty="nothing to check"
+    )
+    return 1 if any(finding["status"] == "wrong" for finding in findings) else 0
+
+
+def migrate() -> None:
+    """Bring the database's schema to this version's. Safe to run twice, or from several machines at once."""
+    settings = from_environment()
+    upgrade(settings.database_url)
+    output.line(f"{masked(settings.database_url)} is at this version's schema")
+
+
+def verify(*, json: Json = False) -> int:
+    """Check the invariants of everything stored; prints violations, and exits 1 if there are any."""
+    engine = make_engine(from_environment().database_url, pool_size=0)
+    found = violations(engine)
+    output.table(
+        [
+            {"invariant": each.invariant, "kind": each.kind, "meaning": each.meaning, "id": each.id, "text": each.text}
+            for each in found
+        ],
+        [("INVARIANT", "invariant"), ("KIND", "kind"), ("ID", "id"), ("TEXT", "text")],
+        as_json=json,
+        empty="no violations",
+    )
+    return 1 if found else 0
+
+
+def _check_servers(findings: list[dict[str, str]], settings: Settings) -> None:
+    engine = make_engine(settings.database_url, pool_size=0)
+    where = masked(settings.database_url)
+    _checked(findings, "database", lambda: require_head(engine), lambda _: f"{where}, this version's schema")
+    try:
+        keys = signing_keys(settings)
+    except ValueError:
+        text = "signing_keys: none is set; set ORCHESTRATOR_SIGNING_KEYS=name:secret (API, loops and workers need it)"
+        findings.append({"what": "signing keys", "status": "wrong", "text": text})
+        return
+    findings.append({"what": "signing keys", "status": "ok", "text": ", ".join(settings.signing_keys)})
+    publisher = Publisher(make_app(settings), keys)
+    where = masked(settings.broker_url)
+    _checked(findings, "broker", lambda: publisher.queue_depth(list(QUEUE_OF_ROLE.values())), lambda _: where)
+    publisher.close()
+    _checked(findings, "artifacts", lambda: open_bodies(settings.artifact_url), lambda _: masked(settings.artifact_url))
+
+
+def _folders(directory: Path) -> list[Path]:
+    folders = find_teams(directory)
+    if not folders:
+        raise InvalidInput(f"{directory}: there is no team.toml in it or one folder below")
+    return folders
+
+
+def _checked(
+    findings: list[dict[str, str]], what: str, look: Callable[[], T], say: Callable[[T], str] | None
+) -> T | None:
+    """Note what a look at one thing found; its value, or None where it is wrong."""
+    try:
+        found = look()
+    except OrchestratorError as error:
+        findings.append({"what": what, "status": "wrong", "text": error.text})
+        return None
+    if say is not None:
+        findings.append({"what": what, "status": "ok", "text": say(found)})
+    return found

@@ -1,0 +1,83 @@
+"""Commands about the installation, through the API: workers, queues, teams; and the scale of a dev server."""
+
+from contracts.errors import InvalidInput
+from orchestrator.cli import output
+from orchestrator.cli.output import Json
+from orchestrator.client import Client
+from orchestrator.dev.counts import ask_for
+from shared_state.settings import from_environment
+
+
+def list_workers(*, json: Json = False) -> None:
+    """List worker processes: those that run, and those that went within the last hour."""
+    with Client() as client:
+        output.table(
+            client.workers(),
+            [
+                ("WORKER", "name"),
+                ("STATE", "state"),
+                ("HOST", "host"),
+                ("PID", "pid"),
+                ("QUEUES", lambda worker: ",".join(worker["queues"])),
+                ("BUSY", lambda worker: f"{worker['busy']}/{worker['slots']}"),
+                ("SEEN", lambda worker: output.moment(worker["seen_at"])),
+            ],
+            as_json=json,
+            empty="no workers",
+        )
+
+
+def list_queues(*, json: Json = False) -> None:
+    """List queues: steps that wait for their turn, are published, are running; and what the broker holds."""
+    with Client() as client:
+        output.table(
+            client.queues(),
+            [
+                ("QUEUE", "queue"),
+                ("WAITING", "waiting"),
+                ("PUBLISHED", "published"),
+                ("RUNNING", "running"),
+                ("WORKERS", "worker_count"),
+                ("BROKER", lambda queue: "no answer" if queue["depth"] is None else queue["depth"]),
+            ],
+            as_json=json,
+            empty="no queues",
+        )
+
+
+def scale(change: str) -> None:
+    """Set how many worker processes a running dev server has.
+
+    Args:
+        change: ROLE=N, like executor=4; `worker` are those that serve all roles.
+    """
+    pool, equals, number = change.partition("=")
+    if not equals or not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise InvalidInput(f"{change!r} is not ROLE=N, like executor=4", field="ROLE=N")
+    data_dir = from_environment().data_dir
+    ask_for(data_dir, pool, int(number))
+    output.line(f"asked for {number} {pool} processes; `orchestrator workers` shows them in a moment")
+
+
+def list_teams(*, json: Json = False) -> None:
+    """List the teams that tasks can name."""
+    with Client() as client:
+        output.table(
+            client.teams(),
+            [
+                ("TEAM", "name"),
+                ("DIGEST", lambda team: team["digest"][:12]),
+                ("AGENTS", lambda team: output.short(", ".join(sorted(team["agents"])), 60)),
+                ("APPLIED", lambda team: output.moment(team["applied_at"])),
+                ("DESCRIPTION", lambda team: output.short(team["description"], 60)),
+            ],
+            as_json=json,
+            empty="no teams; `orchestrator teams apply DIR` applies some",
+        )
+
+
+def show_team(team: str) -> None:
+    """Show one team as JSON: NAME for the current version, NAME@DIGEST for another (the digest's beginning will do)."""
+    name, _, digest = team.partition("@")
+    with Client() as client:
+        output.document(client.team(name, digest or None))

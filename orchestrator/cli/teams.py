@@ -1,0 +1,40 @@
+"""`teams apply`: from a directory of TOML, prompts and code to the teams that tasks can name."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from contracts.errors import InvalidInput
+from orchestrator.cli import output
+from orchestrator.dev.teams import built_in_teams
+from shared_state.engine import make_engine
+from shared_state.migrate import require_head
+from shared_state.settings import from_environment
+from shared_state.team_files import find_teams, read_team
+from shared_state.teams import apply as apply_team
+
+
+def apply(
+    directory: Path | None = None,
+    *,
+    built_in: Annotated[bool, Parameter(negative="")] = False,
+    tenant: str = "default",
+) -> None:
+    """Read the teams of a directory, check all of them, then make them the current ones. Works on the database.
+
+    Args:
+        directory: A team's folder, or a folder of such folders.
+        built_in: The teams that come with the project.
+        tenant: Whose teams they become.
+    """
+    folders = [*(built_in_teams() if built_in else []), *(find_teams(directory) if directory else [])]
+    if not folders:
+        raise InvalidInput(
+            "name a directory that holds a team.toml, or folders with one; or use --built-in", field="DIR"
+        )
+    teams = [read_team(folder) for folder in folders]
+    engine = make_engine(from_environment().database_url, pool_size=0)
+    require_head(engine)
+    for team in teams:
+        output.line(f"{team.name} {apply_team(engine, tenant, team)}")
