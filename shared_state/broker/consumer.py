@@ -102,7 +102,7 @@ class SafeConsumer(Consumer):
     def _check(self, message: Any, queue: str) -> None:
         if (message.delivery_info or {}).get("exchange"):
             raise InvalidMessage("message.envelope", "the message came through an exchange")
-        checked = unpack(
+        unpack(
             queue=queue,
             body=message.body,
             headers=message.headers,
@@ -110,8 +110,6 @@ class SafeConsumer(Consumer):
             content_encoding=message.content_encoding,
             keys=self._keys,
         )
-        if message.headers["task"] not in self.strategies:
-            raise InvalidMessage("message.handler", f"this worker has no handler for kind {checked.kind.value!r}")
 
     def _reject(self, message: Any, reason: str, text: str) -> None:
         bad = describe(_queue_of(message), reason, text, _raw_of(message), message.headers)

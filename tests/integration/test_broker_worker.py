@@ -1,7 +1,8 @@
 """A real worker on a real Redis, fed everything a stranger could put on a queue.
 
-This file is also the worker's program: `python test_broker_worker.py URL FOLDER [PREFETCH...]` starts one whose only
-handler writes down what it got, and whose quarantine stores into a file while `FOLDER/sink.down` does not exist.
+This file is also the worker's program: `python test_broker_worker.py URL FOLDER` starts one whose handler writes down
+what it got, and whose quarantine stores into a file while `FOLDER/sink.down` does not exist. Where `FOLDER/plain`
+exists it has kombu's own transport, so that the consumer's guards stand alone, as they do on RabbitMQ.
 """
 
 import base64
@@ -62,6 +63,10 @@ def run_worker(url: str, folder: Path) -> None:
     quarantine = Quarantine(FileSink(folder), retry_limit_seconds=0.5, waiting_limit=20)
     queues = ("execute", "review")
     app = make_app(Settings(broker_url=url), queues=queues, quarantine=quarantine, keys=KEYS)
+
+    if (folder / "plain").exists():
+        app.conf.broker_transport = None
+        app.conf.broker_transport_options.clear()
 
     def handle(envelope: dict[str, Any]) -> None:
         """The epoch says for how many milliseconds to work."""
@@ -156,9 +161,14 @@ def publisher(broker: EmbeddedRedis) -> Iterator[Publisher]:
 
 
 @pytest.fixture
-def worker(broker: EmbeddedRedis, tmp_path: Path, publisher: Publisher) -> Iterator[WorkerProcess]:
+def worker(
+    broker: EmbeddedRedis, tmp_path: Path, publisher: Publisher, request: pytest.FixtureRequest
+) -> Iterator[WorkerProcess]:
+    """A worker that is up; `request.param` may be `plain`."""
     folder = tmp_path / "worker"
     folder.mkdir()
+    if getattr(request, "param", "safe") == "plain":
+        (folder / "plain").touch()
     process = WorkerProcess(broker.url, folder)
     try:
         prove_alive(process, publisher)
@@ -340,6 +350,29 @@ KINDS: dict[str, tuple[bytes, str]] = {
 }
 
 
+FRAME_KINDS = {
+    "not JSON",
+    "not UTF-8",
+    "a number",
+    "a list",
+    "body not base64",
+    "an empty object",
+    "no properties",
+    "nothing",
+    "nested deeply",
+    "a huge integer",
+    "5 MB",
+    "delivery tag missing",
+    "delivery tag a number",
+    "delivery tag a surrogate",
+    "priority infinite",
+    "no destination",
+    "another destination",
+    "unknown body encoding",
+}
+"""What only the safe transport can stop: kombu fails on it, or mistakes it, before anybody is asked."""
+
+
 def test_every_kind_of_garbage_is_stored_and_hurts_nobody(
     worker: WorkerProcess, client: "redis.Redis", publisher: Publisher
 ) -> None:
@@ -355,6 +388,19 @@ def test_every_kind_of_garbage_is_stored_and_hurts_nobody(
         assert found["kept"] == min(found["size"], 1_000_000), name
     wait_for(lambda: client.hlen("unacked") == 0, worker, "everything is acknowledged")
     assert client.llen("execute") == 0
+
+
+@pytest.mark.parametrize("worker", ["plain"], indirect=True)
+def test_the_consumer_alone_stops_every_kind_that_gets_so_far(
+    worker: WorkerProcess, client: "redis.Redis", publisher: Publisher
+) -> None:
+    kinds = {name: raw for name, (raw, _) in KINDS.items() if name not in FRAME_KINDS}
+    for number, (name, raw) in enumerate(kinds.items(), start=1):
+        client.lpush("execute", raw)
+        prove_alive(worker, publisher)
+        wait_for(lambda number=number: len(worker.stored) >= number, worker, f"{name} is stored")
+        assert len(worker.stored) == number, name
+    wait_for(lambda: client.hlen("unacked") == 0, worker, "everything is acknowledged")
 
 
 def test_a_flood_of_every_kind_at_once(worker: WorkerProcess, client: "redis.Redis", publisher: Publisher) -> None:
@@ -416,6 +462,7 @@ def test_the_control_channel_answers_questions_only(
     channel = "/0.celery.pidbox"
     garbage = [b"x", b"123", b"[]", b"{}", b"[" * 20_000, b"\xff", dumped(bomb()), dumped(frame()), dumped(forged())]
     assert all(client.publish(channel, raw) == 1 for raw in garbage)
+    wait_for(lambda: worker.log().count("control message dropped") == 7, worker, "all but the two frames are dropped")
     control = make_app(Settings(broker_url=broker.url)).control
     assert control.ping(timeout=5.0, limit=1)
     assert control.inspect(timeout=5.0, limit=1).stats()
