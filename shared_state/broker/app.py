@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from contracts.errors import Misconfigured
 from contracts.messages import SigningKeys
 from contracts.topology import QUEUE_OF_ROLE
 from shared_state.broker.quarantine import Quarantine
@@ -27,7 +28,12 @@ only the net under a broker that keeps messages nobody will ever acknowledge."""
 
 
 def signing_keys(settings: Settings) -> SigningKeys:
-    """Raises `ValueError` where the settings name no key."""
+    """Raises `Misconfigured` where the settings name no key: nobody may publish or consume without."""
+    if not settings.signing_keys:
+        raise Misconfigured(
+            "signing_keys: messages must be signed; set ORCHESTRATOR_SIGNING_KEYS=name:secret, "
+            "with the same value for every API, loops and worker process."
+        )
     return SigningKeys({name: secret.get_secret_value().encode() for name, secret in settings.signing_keys.items()})
 
 

@@ -10,6 +10,7 @@ import celery
 import pytest
 from pydantic import SecretStr
 
+from contracts.errors import Misconfigured
 from contracts.messages import SigningKeys
 from shared_state.broker.app import VISIBILITY_SECONDS, make_app, signing_keys
 from shared_state.broker.quarantine import Quarantine
@@ -112,6 +113,11 @@ def test_the_current_application_is_left_alone() -> None:
 def test_keys_come_from_the_settings() -> None:
     keys = signing_keys(Settings(signing_keys={"a": SecretStr("0123456789abcdef")}))
     assert repr(keys) == "SigningKeys(a)"
+
+
+def test_no_keys_is_a_mistake_that_says_its_remedy() -> None:
+    with pytest.raises(Misconfigured, match="ORCHESTRATOR_SIGNING_KEYS"):
+        signing_keys(REDIS)
 
 
 def test_publishing_does_not_load_the_worker() -> None:
