@@ -27,6 +27,8 @@ class Options:
     database_url: str | None = None
     broker_url: str | None = None
     teams: Path | None = None
+    embedded: bool = False
+    """Embedded servers even where the settings name others."""
 
     def counts(self) -> dict[str, int]:
         """Worker processes by pool: two that serve all roles, or one pool a role as soon as one number was said."""

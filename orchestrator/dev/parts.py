@@ -88,7 +88,7 @@ class ProcessPart:
     environment: Callable[[str], Mapping[str, str]]
     directory: Path
     log: RotatingLog
-    port: int | None = None
+    port: Callable[[], int | None] = lambda: None
     worker_prefix: str | None = None
     """What the worker's name begins with; null for what is not a worker."""
     restarts: Restarts = field(default_factory=Restarts)
@@ -123,7 +123,7 @@ class ProcessPart:
         return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
 
     def shown(self) -> Shown:
-        return _shown(self, " ".join(self.command), self.port, self.worker, self.log.path)
+        return _shown(self, " ".join(self.command), self.port(), self.worker, self.log.path)
 
 
 def _shown(part: Part, command: str, port: int | None, worker: str | None, log: Path) -> Shown:

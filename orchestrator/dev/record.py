@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from orchestrator.dev.flower import FlowerShown
 from orchestrator.dev.parts import Shown
 from orchestrator.embedded.folder import wait_until, write_private
 from shared_state.settings import DEV_FILE, Settings
@@ -18,7 +18,7 @@ _SHARED_SETTINGS = ("database_url", "broker_url", "artifact_url", "api_url")
 _ORPHAN_SECONDS = 5.0
 
 
-def write_record(settings: Settings, key: str, flower: dict[str, Any] | None, parts: Sequence[Shown]) -> None:
+def write_record(settings: Settings, key: str, flower: FlowerShown | None, parts: Sequence[Shown]) -> None:
     """Replace the file in one step, readable by its owner only: it holds every password of this server."""
     record = {
         "pid": os.getpid(),

@@ -52,7 +52,7 @@ def _summary(server: DevServer) -> list[tuple[str, str]]:
     settings, flower = server.settings, server.flower
     lines = [("API", settings.api_url)]
     if flower is not None:
-        lines.append(("Flower", f"{flower['url']}  (user {flower['user']}, password in dev.json)"))
+        lines.append(("Flower", f"{flower.shown()['url']}  (user {flower.user}, password in dev.json)"))
     lines.append(("Data", f"{settings.data_dir}  (logs/: logs; dev.json: addresses, keys, pids)"))
     if settings.data_dir != Settings().data_dir.absolute():
         lines.append(("First", f"export ORCHESTRATOR_DATA_DIR={shlex.quote(str(settings.data_dir))}"))

@@ -1,24 +1,27 @@
 """A dev server from lock to last process: what `orchestrator dev` runs and the demo starts inside itself."""
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import Engine
 
-from contracts.errors import Misconfigured
 from orchestrator.api.serve import listen
+from orchestrator.dev.flower import FlowerAccess
 from orchestrator.dev.options import Options
 from orchestrator.dev.parts import Server, ServerPart
 from orchestrator.dev.record import end_previous, remove_record
-from orchestrator.dev.supervisor import Supervisor
+from orchestrator.dev.supervisor import LOGGER, Supervisor
 from orchestrator.dev.teams import TeamsWatch, apply_built_in
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from orchestrator.embedded.folder import DirectoryLock, free_port, stored_secret, unusable, write_private
+from orchestrator.logs import KEPT_FILES, MAX_BYTES
 from shared_state import keys
 from shared_state.engine import make_engine
 from shared_state.migrate import upgrade
@@ -26,7 +29,6 @@ from shared_state.settings import Settings, from_environment
 
 TENANT = "default"
 _KEY_NAME = "dev"
-_FLOWER_PORT = 5555
 
 
 class DevServer:
@@ -53,9 +55,10 @@ class DevServer:
         self._engine: Engine | None = None
         self._supervisor: Supervisor | None = None
         self._teams: TeamsWatch | None = None
+        self._log: logging.Handler | None = None
         self.settings = Settings()
         self.key = ""
-        self.flower: dict[str, Any] | None = None
+        self.flower: FlowerAccess | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -83,7 +86,7 @@ class DevServer:
         upgrade(self.settings.database_url)
         self._engine = make_engine(self.settings.database_url, pool_size=2, application="orchestrator dev")
         self.key = _api_key(self._engine, self.settings.data_dir / "api.key")
-        self.flower = _flower_account(self.settings.data_dir) if self._options.flower else None
+        self.flower = FlowerAccess(self.settings.data_dir) if self._options.flower else None
         self._supervisor = Supervisor(self.settings, self._options, self.key, self._servers, self._tell, self._stopping)
         self._supervisor.forget_workers(dead_workers)
         self._supervisor.start(self.flower)
@@ -105,6 +108,7 @@ class DevServer:
         dead_workers = end_previous(data_dir)
         remove_record(data_dir)
         (data_dir / "logs").mkdir(exist_ok=True)
+        self._log = _log_to(data_dir / "logs" / "dev.log")
         return dead_workers
 
     def _with_port(self, settings: Settings) -> Settings:
@@ -119,11 +123,11 @@ class DevServer:
         """Start what no URL was given for; returns the settings that lead to everything."""
         found: dict[str, object] = {}
         logs = settings.data_dir / "logs"
-        if "database_url" not in settings.model_fields_set:
+        if self._options.embedded or "database_url" not in settings.model_fields_set:
             postgres = EmbeddedPostgres(settings.data_dir / "postgres", log=logs / "postgres.log")
             self._serve("postgres", postgres, logs)
             found["database_url"] = postgres.url
-        if "broker_url" not in settings.model_fields_set:
+        if self._options.embedded or "broker_url" not in settings.model_fields_set:
             redis = EmbeddedRedis(settings.data_dir / "redis", log=logs / "redis.log")
             self._serve("redis", redis, logs)
             found["broker_url"] = redis.url
@@ -149,6 +153,20 @@ class DevServer:
         if self._lock is not None and self._lock.held():
             remove_record(self.settings.data_dir)
             self._lock.release()
+        if self._log is not None:
+            logging.getLogger(LOGGER).removeHandler(self._log)
+            self._log.close()
+
+
+def _log_to(path: Path) -> logging.Handler:
+    """The supervisor's own log, a rotating file like those of its parts; people get their lines through `tell`."""
+    handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger(LOGGER)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    return handler
 
 
 def _said(options: Options) -> Settings:
@@ -186,14 +204,3 @@ def _api_key(engine: Engine, path: Path) -> str:
     fresh = keys.create(engine, TENANT, _KEY_NAME, keys.KeyRole.ADMIN)
     write_private(path, fresh + "\n")
     return fresh
-
-
-def _flower_account(data_dir: Path) -> dict[str, Any]:
-    """Where Flower listens (its usual port if nobody has it) and who may look."""
-    try:
-        listen("127.0.0.1", _FLOWER_PORT).close()
-        port = _FLOWER_PORT
-    except Misconfigured:
-        port = free_port()
-    password = stored_secret(data_dir / "flower.password")
-    return {"url": f"http://127.0.0.1:{port}", "port": port, "user": "dev", "password": password}

@@ -1,5 +1,6 @@
 """The supervisor: starts the parts in order, keeps them alive, scales workers, and stops everything it started."""
 
+import logging
 import os
 import secrets
 import signal
@@ -8,14 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import structlog
 
 from contracts.errors import OrchestratorError, Unavailable
 from orchestrator.child import finish
 from orchestrator.client import Client
 from orchestrator.dev.counts import asked_counts, forget_counts
+from orchestrator.dev.flower import PROGRAM, FlowerAccess
 from orchestrator.dev.options import ALL_ROLES, Options, merged_counts
 from orchestrator.dev.parts import Part, ProcessPart, ServerPart
 from orchestrator.dev.record import write_record
@@ -26,7 +25,8 @@ from shared_state.engine import make_engine
 from shared_state.settings import PREFIX, Settings, child_environment
 from shared_state.sweep import expire_worker
 
-log = structlog.get_logger("dev")
+LOGGER = "orchestrator.dev"
+log = logging.getLogger(LOGGER)
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -51,7 +51,7 @@ class Supervisor:
     ) -> None:
         self.settings = settings
         self.key = key
-        self.flower: dict[str, Any] | None = None
+        self.flower: FlowerAccess | None = None
         self._tell = tell
         self._stopping = stopping
         self._logs = settings.data_dir / "logs"
@@ -69,14 +69,14 @@ class Supervisor:
 
     # --- starting
 
-    def start(self, flower: dict[str, Any] | None) -> None:
-        """Start the API, the loops, the workers and, where wanted, Flower (`url`, `port`, `user`, `password`)."""
+    def start(self, flower: FlowerAccess | None) -> None:
+        """Start the API, the loops, the workers and, where wanted, Flower."""
         self.flower = flower
         self._add(self._process("loops", ["orchestrator", "loops"]))
-        self._add(self._process("api", ["orchestrator", "api"], port=self.settings.listen_port))
+        self._add(self._process("api", ["orchestrator", "api"], port=lambda: self.settings.listen_port))
         self._scale()
         if flower is not None:
-            self._add(self._flower(flower))
+            self._add(self._process("flower", list(PROGRAM), port=lambda: flower.port, extra=flower.environment))
         self._record()
 
     def await_ready(self) -> None:
@@ -104,7 +104,7 @@ class Supervisor:
         """A part of ours that died three times before the start was complete will not come up by itself."""
         for watched in self._watched.values():
             part = watched.part
-            if isinstance(part, ProcessPart) and part.restarts.count >= 3:
+            if isinstance(part, ProcessPart) and part.name != "flower" and part.restarts.count >= 3:
                 said = part.child.said().strip().splitlines()[-5:]
                 raise Unavailable(
                     "\n".join([f"{part.name} does not start: it {part.ending()}; its last words:", *said])
@@ -154,7 +154,7 @@ class Supervisor:
 
     def _on_death(self, part: Part) -> None:
         self._changed = True
-        log.warning("part.ended", part=part.name, how=part.ending())
+        log.warning("%s %s", part.name, part.ending())
         if isinstance(part, ProcessPart) and part.worker is not None:
             part.child.settle()
             self._unexpired.append(part.worker)
@@ -169,9 +169,9 @@ class Supervisor:
             try:
                 recovered = expire_worker(self._engine, self._unexpired[0])
             except OrchestratorError as error:
-                log.warning("worker.not_expired", worker=self._unexpired[0], text=error.text)
+                log.warning("%s not expired: %s", self._unexpired[0], error.text)
                 return
-            log.info("worker.expired", worker=self._unexpired.pop(0), recovered=len(recovered))
+            log.info("%s expired, %d steps recovered", self._unexpired.pop(0), len(recovered))
 
     # --- stopping
 
@@ -213,29 +213,18 @@ class Supervisor:
         roles = [] if pool == ALL_ROLES else [pool]
         return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}")
 
-    def _flower(self, flower: Mapping[str, Any]) -> ProcessPart:
-        said = {
-            "FLOWER_ADDRESS": "127.0.0.1",
-            "FLOWER_PORT": str(flower["port"]),
-            "FLOWER_BASIC_AUTH": f"{flower['user']}:{flower['password']}",
-            "FLOWER_READ_ONLY": "true",
-            "FLOWER_MAX_TASKS": "10000",
-        }
-        program = ["celery", "-A", "shared_state.broker.flower_app:app", "flower"]
-        return self._process("flower", program, port=int(flower["port"]), extra=said)
-
     def _process(
         self,
         name: str,
         module: list[str],
         *,
-        port: int | None = None,
+        port: Callable[[], int | None] = lambda: None,
         worker_prefix: str | None = None,
-        extra: Mapping[str, str] | None = None,
+        extra: Callable[[], Mapping[str, str]] = dict,
     ) -> ProcessPart:
         def environment(worker: str) -> dict[str, str]:
             settings = self.settings.model_copy(update={"worker_name": worker})
-            return {**_inherited(self._import_paths), **child_environment(settings), **(extra or {})}
+            return {**_inherited(self._import_paths), **child_environment(settings), **extra()}
 
         return ProcessPart(
             name,
@@ -252,9 +241,9 @@ class Supervisor:
         self._changed = False
         parts = [watched.part.shown() for watched in self._watched.values()]
         try:
-            write_record(self.settings, self.key, self.flower, parts)
+            write_record(self.settings, self.key, self.flower.shown() if self.flower else None, parts)
         except OSError as error:
-            log.warning("record.not_written", text=error.strerror)
+            log.warning("dev.json not written: %s", error.strerror)
 
 
 def _inherited(import_paths: list[Path]) -> dict[str, str]:
