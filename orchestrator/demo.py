@@ -26,15 +26,15 @@ TEAM = "survey"
 INTERRUPTED = 130
 _LOOK_SECONDS = 0.2
 _LINE_SECONDS = 2.0
-_FIGURES = (
-    "file_count",
-    "module_count",
-    "line_count",
-    "public_name_count",
-    "edge_count",
-    "mark_count",
-    "problem_count",
-)
+_FIGURES = {
+    "file_count": "files",
+    "module_count": "modules",
+    "line_count": "lines",
+    "public_name_count": "public names",
+    "edge_count": "imports between modules",
+    "mark_count": "TODO marks",
+    "problem_count": "files with problems",
+}
 
 
 def run_demo(path: Path | None = None, *, output: Path | None = None) -> int:
@@ -129,8 +129,8 @@ def _show(console: Console, client: Client, task: TaskDetail, place: Path, *, se
         if count:
             shown.add_row(state, str(count))
     shown.add_section()
-    for result, count in sorted(_verdicts(client, task["id"]).items()):
-        shown.add_row(f"gate verdict: {result}", str(count))
+    for verdict, count in sorted(_verdicts(client, task["id"]).items()):
+        shown.add_row(f"gate verdict: {verdict}", str(count))
     shown.add_section()
     shown.add_row("seconds", f"{seconds:.1f}")
     if task["state"] != "succeeded":
@@ -138,11 +138,10 @@ def _show(console: Console, client: Client, task: TaskDetail, place: Path, *, se
         _complain(console, client, task)
         return 1
     result = client.result(task["id"])
-    summary = next((output.get("summary", {}) for output in result["outputs"].values()), {})
     shown.add_section()
-    for figure in _FIGURES:
-        if figure in summary:
-            shown.add_row(figure.removesuffix("_count").replace("_", " ") + "s", str(summary[figure]))
+    for output in result["outputs"].values():
+        for figure, text in _FIGURES.items():
+            shown.add_row(text, str(output["summary"][figure]))
     console.print(shown)
     for path in sorted(save_result(client, result, place)):
         console.print(str(path), markup=False)
@@ -164,4 +163,4 @@ def _complain(console: Console, client: Client, task: TaskDetail) -> None:
     if error is not None:
         console.print(f"{error['code']}: {error['text']}", markup=False)
     for letter in client.dead_letters(task=task["id"], limit=5):
-        console.print(f"dead letter {letter['id']}: {letter['reason']}", markup=False)
+        console.print(f"dead letter {letter['id']}: {letter['reason']}: {letter['text']}", markup=False)
