@@ -6,8 +6,7 @@ with wanted as (
     select s.id, s.epoch
     from steps s
     join wanted w on w.id = s.id and w.epoch = s.epoch
-    where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null)
-        and s.cancel_requested_at is null
+    where s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null
     order by s.id
     for update of s
 ), claimed as (
