@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from contracts import Done, Plan, Result, Unable
+from contracts import Done, Plan, Result
 from contracts.context import Context
 from contracts.testing import context
 from workers.gates import Subject, run_gates
@@ -58,5 +58,7 @@ if __name__ == "__main__":
     started = time.monotonic()
     finished, planned = survey(Path(sys.argv[1]), Path(sys.argv[2]))
     print(f"{len(planned.steps)} steps, {time.monotonic() - started:.1f} s, degraded: {finished.degraded}")
-    print(json.dumps({k: v for k, v in finished.output.summary.model_dump().items() if not isinstance(v, list)}, indent=1))
+    print(
+        json.dumps({k: v for k, v in finished.output.summary.model_dump().items() if not isinstance(v, list)}, indent=1)
+    )
     print({name: os.path.getsize(Path(sys.argv[2]) / name) for name in finished.output.files})

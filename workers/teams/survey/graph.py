@@ -9,7 +9,8 @@ from workers.teams.survey.resolve import Resolver, module_name
 from workers.teams.survey.shapes import Edge, Reading, Unused
 
 _MODULE = (".py", ".pyw")
-# Names of files that tools run or import by themselves.
+# Files that tools run or import by themselves; so do they with all in a folder `migrations`, and with what has a name
+# that no import statement could spell.
 _RUN_BY_TOOLS = frozenset({"__init__", "__main__", "setup", "conftest", "noxfile", "manage", "sitecustomize"})
 _TEST = re.compile(r"^(test_.*|.*_test|tests?)$")
 
@@ -33,7 +34,7 @@ def build_graph(files: list[Reading], prefix: tuple[str, ...]) -> Graph:
     unused = [
         Unused(path=each.path, module=modules[each.path], size_bytes=each.size_bytes, line_count=each.line_count)
         for each in candidates
-        if each.path in modules and each.path not in reached and not _has_another_use(each)
+        if each.path.endswith(".py") and each.path not in reached and not _has_another_use(each)
     ]
     return Graph(modules, edges, unused)
 
@@ -57,8 +58,10 @@ def _folders_above(path: str) -> Iterable[str]:
 
 def _has_another_use(reading: Reading) -> bool:
     """Whether something other than an import is what the file is for: a program, a package, a test, a tool's file."""
-    stem = reading.path.rpartition("/")[2].rpartition(".")[0]
-    return reading.entry is not None or stem in _RUN_BY_TOOLS or is_test(reading.path)
+    *folders, name = reading.path.split("/")
+    stem = name.rpartition(".")[0]
+    by_tool = stem in _RUN_BY_TOOLS or "migrations" in folders or not stem.isidentifier()
+    return by_tool or reading.entry is not None or is_test(reading.path)
 
 
 def is_test(path: str) -> bool:

@@ -12,6 +12,10 @@ CENTRAL_LIMIT = 20
 MARKS_LIMIT = 150
 MODULES_LIMIT = 300
 NAMES_LIMIT = 40
+UNUSED_NOTE = (
+    "No file of the tree imports or names these, and they do not look like programs, tests or packages. "
+    "What is loaded by a name that is put together while running (plug-ins, codecs) cannot be seen here."
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from workers.gates.facts import Fact
 from workers.teams.survey.assembly import Assembled
 from workers.teams.survey.graph import Graph
-from workers.teams.survey.highlights import Highlights, choose
+from workers.teams.survey.highlights import UNUSED_NOTE, Highlights, choose
 from workers.teams.survey.shapes import Summary
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|!&~])")
@@ -25,13 +25,13 @@ def write_markdown(survey: Assembled, graph: Graph, summary: Summary) -> str:
             ((_escape(each.module), each.importers, each.imports, each.lines) for each in chosen.central),
         ),
         "## Modules that nobody imports",
-        "No file of the tree imports or names these, and they do not look like programs, tests or packages.",
+        UNUSED_NOTE,
         _list(f"{_escape(each.module)} ({_escape(each.path)}, {each.line_count} lines)" for each in summary.unused)
         or "None.",
         "## Longest functions",
         _table(
             ("lines", "function", "where", "text"),
-            ((each.length_lines, _code(each.name), _where(each), _code(each.text)) for each in summary.longest),
+            ((each.length_lines, _code(each.name), _where(each), _code(each.text.strip())) for each in summary.longest),
         ),
         "## Largest files",
         _table(

@@ -7,7 +7,7 @@ from pathlib import Path
 from workers.gates.facts import Fact
 from workers.teams.survey.assembly import Assembled
 from workers.teams.survey.graph import Graph
-from workers.teams.survey.highlights import Highlights, PublicModule, choose
+from workers.teams.survey.highlights import UNUSED_NOTE, Highlights, PublicModule, choose
 from workers.teams.survey.shapes import Summary
 
 _STYLE = Path(__file__).with_name("page.css")
@@ -64,7 +64,7 @@ def _central(chosen: Highlights) -> str:
 
 
 def _unused(summary: Summary) -> str:
-    said = "<p>No file of the tree imports or names these, and they do not look like programs, tests or packages.</p>"
+    said = f"<p>{UNUSED_NOTE}</p>"
     rows = ((each.line_count or 0, _text(each.module), _place(each.path)) for each in summary.unused)
     return said + _table(("lines", "module", "file"), rows) + _more(summary.unused_count, len(summary.unused))
 
