@@ -134,6 +134,7 @@ class Client:
 
     def events(self, task_id: str, *, after: str | None = None) -> Iterator[Event]:
         """Live until the task ends; a cut stream is resumed where it stopped. `Unavailable` after a minute of that."""
+        self.task(task_id)  # what is wrong from the start is said at once
         patience = time.monotonic() + _RECONNECT_SECONDS
         while True:
             error: Exception | None = None
@@ -162,7 +163,7 @@ class Client:
         """The task once it has ended, however it did. Raises `TimedOut`; survives short outages of the service."""
         now = time.monotonic()
         until = None if timeout_seconds is None else now + timeout_seconds
-        patience = now + _RECONNECT_SECONDS
+        patience = now
         pause, longest = _POLL_SECONDS
         while True:
             try:

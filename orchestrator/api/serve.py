@@ -65,11 +65,8 @@ def make_server(api: FastAPI) -> Server:
 
 
 def open_publisher(settings: Settings) -> Publisher:
-    try:
-        keys = signing_keys(settings)
-    except ValueError:
-        raise Misconfigured("signing_keys: none is set; set ORCHESTRATOR_SIGNING_KEYS=name:secret") from None
-    return Publisher(make_app(settings), keys, origin="orchestrator api")
+    """Raises `Misconfigured` where the settings name no signing key."""
+    return Publisher(make_app(settings), signing_keys(settings), origin="orchestrator api")
 
 
 def listen(host: str, port: int) -> socket.socket:

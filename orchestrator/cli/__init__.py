@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from cyclopts import App, CycloptsError
 
@@ -34,7 +35,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "questions answer": ("people:answer", "Answer a question; its step goes on."),
     "workers list": ("installation:list_workers", "List worker processes."),
     "queues": ("installation:list_queues", "List queues and what is on them."),
-    "scale": ("installation:scale", "Set how many worker processes a running dev server has: ROLE=N."),
+    "scale": ("scale:scale", "Set how many worker processes a running dev server has: ROLE=N."),
     "teams list": ("installation:list_teams", "List the teams that tasks can name."),
     "teams show": ("installation:show_team", "Show one team: NAME, or NAME@DIGEST."),
     "teams apply": ("teams:apply", "Read a directory of teams, check them, and make them the current ones."),
@@ -101,11 +102,27 @@ def make_app() -> App:
 
 
 def _completed(given: list[str]) -> list[str]:
-    """`workers` alone means `workers list`."""
+    """Refuses a command that does not exist; `workers` alone means `workers list`. Raises `InvalidInput`."""
+    _require_known(given)
     verb = _WITHOUT_A_VERB.get(given[0]) if given else None
     if verb is not None and (len(given) == 1 or (given[1].startswith("--") and given[1] != "--help")):
         return [given[0], verb, *given[1:]]
     return given
+
+
+def _require_known(given: list[str]) -> None:
+    """Here, because the parser would import every command to say what is near."""
+    words = [word for word in given[:2] if not word.startswith("-")]
+    if not words:
+        return
+    near = [name for name in (*_COMMANDS, *_GROUPS) if " " not in name]
+    if words[0] in _GROUPS and len(words) > 1:
+        near, words = [name for name in _COMMANDS if name.startswith(f"{words[0]} ")], [" ".join(words)]
+    if words[0] in near:
+        return
+    close = get_close_matches(words[0], near, n=1, cutoff=0.5)
+    remedy = f"did you mean {close[0]!r}?" if close else "`orchestrator --help` lists them"
+    raise InvalidInput(f"there is no command {words[0]!r}; {remedy}")
 
 
 def _code_of(error: OrchestratorError) -> int:

@@ -67,13 +67,11 @@ def _check_servers(findings: list[dict[str, str]], settings: Settings) -> None:
     engine = make_engine(settings.database_url, pool_size=0)
     where = masked(settings.database_url)
     _checked(findings, "database", lambda: require_head(engine), lambda _: f"{where}, this version's schema")
-    try:
-        keys = signing_keys(settings)
-    except ValueError:
-        text = "signing_keys: none is set; set ORCHESTRATOR_SIGNING_KEYS=name:secret (API, loops and workers need it)"
-        findings.append({"what": "signing keys", "status": "wrong", "text": text})
+    keys = _checked(
+        findings, "signing keys", partial(signing_keys, settings), lambda _: ", ".join(settings.signing_keys)
+    )
+    if keys is None:
         return
-    findings.append({"what": "signing keys", "status": "ok", "text": ", ".join(settings.signing_keys)})
     publisher = Publisher(make_app(settings), keys)
     where = masked(settings.broker_url)
     _checked(findings, "broker", lambda: publisher.queue_depth(list(QUEUE_OF_ROLE.values())), lambda _: where)

@@ -1,4 +1,4 @@
-"""The command that shows the whole system at work."""
+"""`demo`: what `make demo` runs."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from orchestrator.demo import run_demo
 
 
 def demo(path: Path | None = None, *, output: Path | None = None) -> int:
-    """Survey a directory of source code with everything embedded, and show the report.
+    """Survey a directory of source code with everything embedded, and show where the report is.
 
     Args:
-        path: The directory to survey (this project's own tree).
-        output: Where the report goes (build/survey-NAME).
+        path: The directory; this project's own tree unless given.
+        output: Where the report goes.
     """
     return run_demo(path, output=output)

@@ -52,7 +52,7 @@ class LiveApi:
 
 
 @contextmanager
-def running_api(engine: Engine, database_url: str, broker_url: str, **changed: Any) -> Iterator[str]:
+def running_api(engine: Engine, database_url: str, broker_url: str, *, port: int = 0, **changed: Any) -> Iterator[str]:
     """The base URL of an API with these settings; stopped, and waited for, at the end."""
     settings = Settings(
         database_url=database_url,
@@ -60,7 +60,7 @@ def running_api(engine: Engine, database_url: str, broker_url: str, **changed: A
         signing_keys={"test": SecretStr("a secret for tests only")},
         **{"data_dir": Path("unused"), "max_body_bytes": 200_000, **changed},
     )
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     publisher = open_publisher(settings)
     server = make_server(make_api(settings, engine, publisher))
     thread = threading.Thread(target=server.run, args=([listener],))
