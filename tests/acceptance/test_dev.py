@@ -65,9 +65,8 @@ def test_no_secret_is_on_a_command_line(dev: Dev) -> None:
     shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     record = dev.record()
     secrets = [record["key"], record["flower"]["password"], *record["settings"]["signing_keys"].values()]
-    secrets += [
-        record["settings"][name].rpartition("@")[0].rpartition(":")[2] for name in ("database_url", "broker_url")
-    ]
+    urls = (record["settings"]["database_url"], record["settings"]["broker_url"])
+    secrets += [url.rpartition("@")[0].rpartition(":")[2] for url in urls]
     assert all(len(secret) > 15 for secret in secrets)
     assert [secret for secret in secrets if secret in shown] == []
 
@@ -188,12 +187,8 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 def test_an_unusable_directory_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    process = subprocess.run(
-        [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(tmp_path / "file" / "data")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(tmp_path / "file" / "data")]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 1
     assert "the data directory cannot be used" in process.stderr
     assert "Traceback" not in process.stderr

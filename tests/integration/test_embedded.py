@@ -147,7 +147,7 @@ def test_no_server_outlives_a_killed_owner(tmp_path: Path, kind: str) -> None:
     eventually(lambda: gone(pid))
 
 
-def test_an_orphan_and_a_stale_pid_file_do_not_block_a_start(tmp_path: Path) -> None:
+def test_an_orphan_does_not_block_a_start(tmp_path: Path) -> None:
     """An orphan: started without the death signal, so that it really survives."""
     with EmbeddedPostgres(tmp_path / "pg") as first:
         binaries = Path(f"/proc/{first.pid}/exe").resolve().parent
@@ -166,9 +166,22 @@ def test_an_orphan_and_a_stale_pid_file_do_not_block_a_start(tmp_path: Path) -> 
         with EmbeddedPostgres(tmp_path / "pg", port=port) as second:
             assert orphan.wait(10) is not None
             assert setting(second.url, "port") == str(port)
-    (folder / "postmaster.pid").write_text(f"{os.getpid()}\n{folder}\n1\n{port}\n\n127.0.0.1\n0\nready\n")
-    with EmbeddedPostgres(tmp_path / "pg") as third:
-        assert third.alive()
+
+
+def test_a_pid_file_that_names_somebody_else_does_not_block_a_start(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "pg") as server:
+        port = server.port
+    folder = tmp_path / "pg" / "data"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        stale = f"{other.pid}\n{folder}\n1\n{port}\n\n127.0.0.1\n0\nready\n"
+        (folder / "postmaster.pid").write_text(stale)
+        (folder / "postmaster.pid").chmod(0o600)
+        try:
+            with EmbeddedPostgres(tmp_path / "pg") as third:
+                assert third.alive()
+                assert other.poll() is None, "it is nobody of ours"
+        finally:
+            other.kill()
 
 
 def _exists(folder: Path) -> bool:
