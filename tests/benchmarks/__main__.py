@@ -1,0 +1,184 @@
+"""`python -m tests.benchmarks`: W1 to W4 beside plain Celery, a table at the end, build/bench.json for scripts."""
+
+import argparse
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.benchmarks.canvas import Canvas
+from tests.benchmarks.growth import run_plan
+from tests.benchmarks.measure import Meter, machine
+from tests.benchmarks.ours import Ours
+from tests.benchmarks.recovery import run_recovery
+from tests.benchmarks.report import (
+    Figures,
+    Row,
+    growth_row,
+    latencies_row,
+    print_report,
+    rates_row,
+    recovery_row,
+    write_report,
+)
+from tests.benchmarks.workloads import W1, W1_BATCH, W2, W3, Rates, System, Workload, run_latencies, run_load
+
+WARMUP_SECONDS = 1.5
+LATENCIES = 100
+PLAN_LIMIT_SECONDS = 150.0
+CHOICES = ("W1", "batch", "process", "W2", "W3", "W4", "plan")
+
+Cell = tuple[str, Callable[[], Row]]
+
+
+class Bench:
+    """Both systems on the same servers, and the cells to measure: each is a name and a function to its row."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
+        self._options = options
+        self._folder = folder
+        self._postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
+        redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
+        self._meter = stack.enter_context(Meter(self._postgres.url))
+        self.ours = Ours(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
+        stack.callback(self.ours.stop)
+        self.canvas = Canvas(folder, redis, workers=options.workers, slots=options.slots)
+        stack.callback(self.canvas.stop)
+        for side in (self.ours, self.canvas):  # first uses are slow: connections, imports, plans
+            run_latencies(side, W3, count=20)
+
+    def machine(self) -> dict[str, object]:
+        return {**machine(self._postgres.url), "python": platform.python_version()}
+
+    def cells(self) -> list[Cell]:
+        """Pairs first, and who begins changes from pair to pair: a drift of the machine then hits both alike."""
+        cells: list[Cell] = []
+        chosen = self._options.only
+        for pair in range(self._options.pairs):
+            sides: list[System] = [self.ours, self.canvas] if pair % 2 == 0 else [self.canvas, self.ours]
+            if "W1" in chosen:
+                cells += [self._rates(W1, side, pair) for side in sides]
+            if "batch" in chosen:
+                cells.append(self._rates(W1_BATCH, self.ours, pair))
+            if "W2" in chosen:
+                cells += [self._rates(W2, side, pair) for side in sides]
+            if "W3" in chosen:
+                cells += [self._latencies(side, pair) for side in sides]
+        if "process" in chosen:
+            cells.append(("W1 in processes, ours", self._run_in_processes))
+        if "plan" in chosen:
+            cells.append((f"plan of {self._options.plan_steps} steps", self._run_plan))
+        if "W4" in chosen:
+            cells += [
+                ("W4 undisturbed, ours", lambda: self._recovery(self.ours, "undisturbed", None)),
+                ("W4 killed, ours", lambda: self._recovery(self.ours, "killed", self._kill)),
+                ("W4 killed and seen, ours", lambda: self._recovery(self.ours, "killed and seen", self._kill_and_say)),
+                ("W4 killed, celery", lambda: self._recovery(self.canvas, "killed", self.canvas.kill_worker)),
+            ]
+        return cells
+
+    def _rates(self, workload: Workload, system: System, pair: int) -> Cell:
+        def run() -> Row:
+            return rates_row(workload.name, system.name, pair, self._run_load(workload, system))
+
+        return f"{workload.name}, {system.name}", run
+
+    def _latencies(self, system: System, pair: int) -> Cell:
+        def run() -> Row:
+            return latencies_row(system.name, pair, run_latencies(system, W3, count=LATENCIES))
+
+        return f"W3, {system.name}", run
+
+    def _run_load(self, workload: Workload, system: System) -> Rates:
+        seconds = self._options.seconds
+        return run_load(system, workload, self._meter, seconds=seconds, warmup_seconds=WARMUP_SECONDS)
+
+    def _run_in_processes(self) -> Row:
+        self.ours.team = "bench-process"
+        try:
+            return rates_row("W1 in processes", "ours", 0, self._run_load(W1, self.ours))
+        finally:
+            self.ours.team = "bench"
+
+    def _run_plan(self) -> Row:
+        return growth_row(run_plan(self.ours, self._options.plan_steps, limit_seconds=PLAN_LIMIT_SECONDS))
+
+    def _recovery(self, system: System, case: str, kill: Callable[[], object] | None) -> Row:
+        journal = self._folder / f"journal {system.name} {case}"
+        try:
+            return recovery_row(system.name, case, run_recovery(system, journal, kill))
+        finally:
+            self.ours.restore_workers()
+
+    def _kill(self) -> None:
+        self.ours.kill_worker()
+
+    def _kill_and_say(self) -> None:
+        self.ours.supervise(self.ours.kill_worker())
+
+
+def main() -> int:
+    options = read_options()
+    console = Console()
+    started, started_at = time.monotonic(), datetime.now(UTC)
+    folder = Path(tempfile.mkdtemp(prefix="orchestrator-bench-"))
+    with ExitStack() as stack:
+        bench = Bench(options, folder, stack)
+        rows = run_cells(bench.cells(), console)
+        violations, where = bench.ours.violations(), bench.machine()
+    shutil.rmtree(folder, ignore_errors=True)
+    figures = Figures(rows)
+    document = {
+        "name": "bench",
+        "started_at": started_at.isoformat(),
+        "seconds": time.monotonic() - started,
+        "machine": where,
+        "seeds": [],
+        "rows": rows,
+        "violations": violations,
+        "summary": figures.summary(),
+    }
+    write_report(options.output, document)
+    print_report(console, figures, violations)
+    console.print(f"{options.output} written after {document['seconds']:.0f} s", highlight=False)
+    return 1 if violations else 0
+
+
+def run_cells(cells: list[Cell], console: Console) -> list[Row]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    rows = []
+    # Off a terminal nothing is drawn: a log wants lines.
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(cells))
+        for name, run in cells:
+            progress.update(bar, description=name)
+            if not console.is_terminal:
+                console.print(name, highlight=False)
+            rows.append(run())
+            progress.advance(bar)
+    return rows
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of steady load per cell of W1 and W2 (%(default)g)")
+    parser.add_argument("--pairs", type=int, default=3, help="ours and Celery, one after the other (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes a side (%(default)s)")
+    parser.add_argument("--slots", type=int, default=100, help="threads a worker process (%(default)s)")
+    parser.add_argument("--plan-steps", type=int, default=10_000, help="steps of the one large plan (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=CHOICES, default=CHOICES, help="measure only these")
+    parser.add_argument("--output", type=Path, default=Path("build/bench.json"), help="%(default)s")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
