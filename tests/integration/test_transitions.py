@@ -184,6 +184,35 @@ def test_an_unreviewed_output_reaches_nobody(driver: Driver) -> None:
     assert driver.task(task_id)["state"] == "succeeded"
 
 
+def test_a_review_is_fenced_and_cancelled_like_any_attempt(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a", "agent": "careful"}])
+    driver.settle(driver.claim()[0], Propose(output={"v": 1}))
+    (old,) = driver.claim()
+    driver.lapse()
+    sweep.sweep(driver.engine)
+    (new,) = driver.claim(worker="w2")
+    assert not driver.settle(old, Approve())[0]
+    tasks.cancel(driver.engine, "default", task_id, "me")
+    assert not driver.settle(new, Approve())[0]
+    assert driver.settle(new, Abandon())[0]
+    assert driver.query("select state from proposals") == [{"state": "rejected"}]
+
+
+def test_an_attempt_of_a_live_task_cannot_be_abandoned(driver: Driver) -> None:
+    driver.submit([{"id": "a"}])
+    (a,) = driver.claim()
+    assert not driver.settle(a, Abandon())[0]
+    driver.settle(a)
+
+
+def test_a_cancelled_attempt_is_not_taken_for_lapsed_while_it_lives(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}])
+    (a,) = driver.claim()
+    tasks.cancel(driver.engine, "default", task_id, "me")
+    assert not driver.settle(a, Abandon(expired=True))[0]
+    assert driver.settle(a, Abandon())[0]
+
+
 def test_the_database_itself_refuses_an_input_that_nobody_accepted(driver: Driver) -> None:
     driver.submit([{"id": "a", "agent": "careful"}, {"id": "b", "needs": ["a"]}])
     (a,) = driver.claim()
@@ -235,7 +264,14 @@ def test_a_cancel_stops_everything_and_nothing_commits_after_it(driver: Driver) 
     assert driver.task(task_id)["state"] == "cancelling"
     assert driver.states(task_id) == {"a": "running", "b": "cancelled", "c": "cancelled"}
     assert driver.ready() == []
-    assert not driver.settle(a)[0]
+    for settlement in (
+        Accept(output=1),
+        Propose(output=1),
+        Return(failure=BROKEN),
+        Bury(failure=BROKEN),
+        Ask(text="?"),
+    ):
+        assert not driver.settle(a, settlement)[0]
     assert extend(driver.engine, [Held(a.step_id, a.epoch)], lease_seconds=30) == {(a.step_id, a.epoch): True}
     assert driver.settle(a, Abandon())[0]
     assert driver.task(task_id)["state"] == "cancelled"
