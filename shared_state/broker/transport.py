@@ -48,6 +48,11 @@ class SafeQoS(kombu_redis.QoS):
         append = super().append
         self.channel.with_right_types(self._types(), lambda: append(message, delivery_tag))
 
+    def ack(self, delivery_tag: str) -> None:
+        """Over a connection that is gone there is nothing to say: Redis lost the message, or gave it back already."""
+        if not self.channel.is_cut_off:
+            super().ack(delivery_tag)
+
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
         restore = super().restore_visible
         self.channel.with_right_types(self._types(), lambda: restore(start=start, num=num, interval=interval))
@@ -105,6 +110,18 @@ class SafeChannel(kombu_redis.Channel):
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         yield self.plain_client if client is None else client
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection is gone for good; the worker has another one by now, with other channels."""
+        return self.connection is None or self.connection.client is None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """A channel outlives its connection where its close met a dead broker or a handler still has to acknowledge.
+        kombu would look for the connection's address then, and fail in a way that ends the worker."""
+        if self.is_cut_off:
+            raise ConnectionError("the connection of this channel is closed")
+        return super()._create_client(asynchronous)
 
     def with_right_types(self, types: Mapping[str, str], work: Callable[[], T]) -> T:
         """Do `work`; where a key has a wrong type, move it aside and do `work` again."""
