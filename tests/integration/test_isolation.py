@@ -60,6 +60,12 @@ def artifacts(ctx, input):
     except NotFound as error:
         missing = str(error)
     return {"ref": ref, "same": ctx.artifacts.get(ref) == b"\\0\\xff" * 1_500_000, "missing": missing}
+def pipelined(ctx):
+    from workers.isolation.frames import encode_frame, receive_frame
+    ref = ctx.artifacts.put(b"x" * 3_000_000)
+    channel = ctx.artifacts._channel
+    channel.sendall(encode_frame("get", {"sha256": ref.sha256}) * 5)
+    return [len(receive_frame(channel).body) for _ in range(5)]
 def large_artifact(ctx): ctx.artifacts.put(bytes(65 * 1024 * 1024))
 
 def leave(ctx, input): os._exit(input["status"])
@@ -111,8 +117,21 @@ def breed(ctx, input):
     if input.get("parricide"): parricide(ctx)
     return "bred"
 def twice(ctx):
-    os.fork()
+    if os.fork() == 0: return "copy"
+    time.sleep(0.3)
     return "once"
+def relay(ctx):
+    if os.fork() == 0:
+        for _ in range(1_000_000):
+            if os.fork(): os._exit(0)
+    return "running"
+def daemon(ctx):
+    # A helper that loses its parent: does it still run when neighbours have ended?
+    helper = int(subprocess.check_output("sleep 1000 > /dev/null & echo $!", shell=True))
+    ctx.progress("started", 1)
+    time.sleep(1)
+    os.kill(helper, 0)
+    return open(f"/proc/{helper}/stat").read().rpartition(")")[2].split()[0]
 def huge(ctx): return "x" * (65 * 1024 * 1024)
 def large(ctx): return "x" * (8 * 1024 * 1024)
 def nul(ctx): return {"a": "\\0"}
@@ -310,7 +329,8 @@ class TestRunning:
 
     def test_standard_input_is_empty_and_only_the_channel_is_open(self, runner: ProcessRunner) -> None:
         assert run(runner, "stdin").outcome == Done(output="")
-        opened = run(runner, "descriptors").outcome
+        with Neighbour(runner, 0.5):
+            opened = run(runner, "descriptors").outcome
         assert isinstance(opened, Done)
         # Standard ones, the channel, and the listing's own.
         assert len(opened.output) == 5
@@ -339,6 +359,9 @@ class TestRunning:
         assert outcome.output["same"] is True
         assert "no artifact" in outcome.output["missing"]
         assert len(artifacts.get(outcome.output["ref"]["sha256"])) == 3_000_000
+
+    def test_questions_ahead_of_answers_wait_their_turn(self, runner: ProcessRunner) -> None:
+        assert run(runner, "pipelined").outcome == Done(output=[3_000_000] * 5)
 
     def test_an_artifact_above_the_frame_limit_is_refused_in_the_agent(self, runner: ProcessRunner) -> None:
         refused = failure(run(runner, "large_artifact"))
@@ -445,6 +468,25 @@ class TestEndings:
         assert isinstance(outcome, Done)
         assert len(outcome.output) == 8 * 1024 * 1024
 
+    def test_a_chain_of_forks_does_not_get_away(self, runner: ProcessRunner, folder: Path) -> None:
+        assert run(runner, "relay").outcome == Done(output="running")
+        assert not _bodies(folder)
+
+    def test_a_living_attempt_keeps_what_it_started_when_others_end(self, runner: ProcessRunner) -> None:
+        found: list[Ran] = []
+        started = threading.Event()
+
+        def watch() -> None:
+            found.append(run(runner, "daemon", progress=lambda text, fraction=None: started.set()))
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        assert started.wait(5)
+        for _ in range(3):
+            assert run(runner, "echo").outcome == Done(output={})
+        thread.join()
+        assert found[0].outcome == Done(output="S")
+
     def test_cancelling_kills_at_once(self, runner: ProcessRunner, folder: Path) -> None:
         cancelled = threading.Event()
         timer = threading.Timer(0.5, cancelled.set)
@@ -465,9 +507,15 @@ class TestEndings:
         assert run(runner, "echo").outcome == Done(output={})
 
     def test_a_zygote_that_does_not_answer_is_replaced(self, runner: ProcessRunner, folder: Path) -> None:
+        found: list[Ran] = []
+        neighbour = threading.Thread(target=lambda: found.append(run(runner, "slow", {"seconds": 15})))
+        neighbour.start()
+        wait_until(lambda: _bodies(folder))
         ran = run(runner, "freeze_parent", timeout_seconds=0.5)
         assert failure(ran).code == "bound.time"
         assert ran.seconds < 0.5 + PROMPT_SECONDS
+        neighbour.join(3)
+        assert failure(found[0]).code == "agent.crashed"
         assert not _bodies(folder)
         assert run(runner, "echo").outcome == Done(output={})
 
@@ -483,21 +531,27 @@ class TestEndings:
         assert not _bodies(folder)
         assert failure(run(runner, "echo")).code == "worker.stopped"
 
-    def test_agents_die_with_their_worker(self, folder: Path) -> None:
+    @pytest.mark.parametrize("zygotes_first", [False, True])
+    def test_agents_die_with_their_worker(self, folder: Path, zygotes_first: bool) -> None:
         script = (
             "import test_isolation as t, threading\n"
             "from workers.isolation import ProcessRunner\n"
             "runner = ProcessRunner()\n"
             "threading.Thread(target=lambda: t.run(runner, 'sample_hung:f')).start()\n"
-            "t.run(runner, 'breed', {'hang': True})\n"
+            f"t.run(runner, {'hang' if zygotes_first else 'breed'!r}, {{'hang': True}})\n"
         )
         (folder / "sample_hung.py").write_text("import time\nwhile True: time.sleep(1000)")
         path = os.pathsep.join([str(folder), str(Path(__file__).parent)])
         worker = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
         try:
-            # Twenty and more from one zygote, and the other zygote in its import.
-            wait_until(lambda: len(_bodies(folder)) > 22, 10)
+            # Two zygotes, one of them in its import; what the other forked.
+            wait_until(lambda: len(_bodies(folder)) > (2 if zygotes_first else 22), 10)
         finally:
+            if zygotes_first:
+                # All at once, as when the system runs out of memory: nobody is left to clean up.
+                worker.send_signal(signal.SIGSTOP)
+                for pid in _children(worker.pid):
+                    os.kill(pid, signal.SIGKILL)
             worker.kill()
             worker.wait()
         wait_until(lambda: not _bodies(folder))
@@ -530,6 +584,12 @@ class TestImports:
         assert failure(run(runner, "sample_coming:f")).code == "agent.not_importable"
         (folder / "sample_coming.py").write_text("def f(ctx): return 1")
         assert run(runner, "sample_coming:f").outcome == Done(output=1)
+
+    def test_what_an_import_missed_may_come(self, runner: ProcessRunner, folder: Path) -> None:
+        (folder / "sample_needy.py").write_text("from sample_needed import f")
+        assert failure(run(runner, "sample_needy:f")).code == "agent.not_importable"
+        (folder / "sample_needed.py").write_text("def f(ctx): return 1")
+        assert run(runner, "sample_needy:f").outcome == Done(output=1)
 
     def test_an_import_that_hangs_costs_its_attempt_and_its_zygote(self, runner: ProcessRunner, folder: Path) -> None:
         (folder / "sample_hung.py").write_text("import time\nwhile True: time.sleep(1000)")
@@ -678,6 +738,10 @@ def test_marked_processes_are_found_and_no_others() -> None:
         for each in (marked, other):
             each.kill()
             each.wait()
+
+
+def _children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def _resident_bytes() -> int:

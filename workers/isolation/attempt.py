@@ -57,6 +57,7 @@ class Attempt:
         """The zygote went away, or does not answer."""
         self.code_hash: str | None = None
         self.peak_memory_bytes: int | None = None
+        self._importing = threading.Event()
         self._unsent = memoryview(question)
         self._inbox = Inbox()
         self._artifacts = artifacts
@@ -102,8 +103,9 @@ class Attempt:
             os.close(self._their_log)
             self._their_log = -1
 
-    def converse(self) -> None:
-        """Serve the process until it has ended and nothing of it runs."""
+    def converse(self, importing: threading.Event) -> None:
+        """Serve the process until it has ended and nothing of it runs. Clears `importing` when it has started."""
+        self._importing = importing
         handlers: dict[int, Callable[[], None]] = {
             self._lifeline.fileno(): self._hear_zygote,
             self._log: self._read_log,
@@ -192,6 +194,7 @@ class Attempt:
         match report["type"]:
             case "started":
                 self.started = True
+                self._importing.clear()
                 self.code_hash = report["code_hash"]
             case "refused":
                 self.refused = True
@@ -225,17 +228,17 @@ class Attempt:
 
     def _serve_channel(self) -> None:
         """Send what is unsent, then take in and answer. Nothing is read while an answer waits to be taken."""
-        if not self._send() or self._verdict is not None:
-            return
         try:
-            data = self._channel.recv(1 << 18)
-            while data:
+            data = b""
+            while True:
                 self._inbox.add(data)
-                while not self._unsent and self._verdict is None and (frame := self._inbox.take()) is not None:
+                while self._send() and self._verdict is None and (frame := self._inbox.take()) is not None:
                     self._answer(frame)
-                if self._verdict is not None or not self._send():
+                if self._unsent or self._verdict is not None:
                     return
                 data = self._channel.recv(1 << 18)
+                if not data:
+                    break
         except BlockingIOError:
             return
         except OSError:
@@ -257,7 +260,7 @@ class Attempt:
                 self._unsent = self._unsent[self._channel.send(self._unsent[: 1 << 18]) :]
         except BlockingIOError:
             with suppress(FileNotFoundError):
-                self._poll.modify(self._channel, select.POLLIN | select.POLLOUT)
+                self._poll.modify(self._channel, select.POLLOUT)
             return False
         except OSError:
             self._unsent = self._unsent[:0]

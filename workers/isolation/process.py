@@ -72,8 +72,7 @@ class ProcessRunner:
         module = agent.call.partition(":")[0] if agent.call is not None else None
         zygote = self._send(module, agent, attempt)
         try:
-            attempt.converse()
-            zygote.started = zygote.started or attempt.started
+            attempt.converse(zygote.importing)
             self._judge_zygote(zygote, attempt)
             return Ran(
                 outcome=attempt.outcome(),
@@ -111,7 +110,7 @@ class ProcessRunner:
         if attempt.orphaned:
             self._zygotes.retire(zygote)
             zygote.end(at_once=True)
-        elif attempt.broken or not (zygote.started or attempt.refused):
+        elif attempt.broken or (zygote.importing.is_set() and not attempt.refused):
             self._zygotes.retire(zygote)
 
 

@@ -227,6 +227,7 @@ class Zygote:
                 break
             attempt = self._attempts.pop(found.si_pid, None)
             if attempt is not None:
+                # At once, where the sweep would go generation by generation and never catch up with a fork bomb.
                 linux.kill_group(attempt.pid)
             _, status, usage = os.wait4(found.si_pid, 0)
             reaped = True

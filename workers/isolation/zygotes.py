@@ -31,8 +31,9 @@ class Zygote:
         self.users = 0
         self.used_at = time.monotonic()
         self.retired = False
-        self.started = False
-        """Whether it ever forked an attempt, so that its import is known to be over."""
+        self.importing = threading.Event()
+        self.importing.set()
+        """Set until it has forked its first attempt: what is asked of it before may never be heard."""
         self._ending = threading.Lock()
         self._marker = f"AGENT_ZYGOTE={secrets.token_hex(16)}"
         self._output = os.memfd_create("agent-import")
@@ -49,9 +50,6 @@ class Zygote:
             theirs.close()
             os.close(alive)
         self._control.settimeout(_SEND_SECONDS)
-
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
 
     def send(self, call: str | None, memory_mb: int, descriptors: tuple[int, int, int]) -> None:
         """Hand over an attempt: its channel, log and lifeline. Raises `OSError` when the zygote is gone."""
@@ -119,13 +117,16 @@ class Zygotes:
         self._closed = False
 
     def take(self, module: str | None) -> Zygote:
-        """A living zygote for the module as it is on disk now. Raises `Unavailable` when none can be started."""
+        """A zygote for the module as it is on disk now. Raises `Unavailable` when none can be started.
+
+        It may have died meanwhile: whoever cannot send to it retires it and takes another.
+        """
         with self._lock:
             if self._closed:
                 raise Unavailable("the worker is stopping")
             fingerprint = self._fingerprint(module)
             zygote = self._current.get(module)
-            if zygote is None or zygote.fingerprint != fingerprint or not zygote.is_alive():
+            if zygote is None or zygote.fingerprint != fingerprint:
                 if zygote is not None:
                     self._drop(zygote)
                 self._drop_idle()
@@ -154,7 +155,7 @@ class Zygotes:
             self._current.clear()
             self._all.clear()
         for zygote in zygotes:
-            zygote.end(at_once=not zygote.started)
+            zygote.end(at_once=zygote.importing.is_set())
 
     def _fingerprint(self, module: str | None) -> Fingerprint:
         if module is None:
@@ -180,4 +181,4 @@ class Zygotes:
             unused = [each for each in self._all if each.retired and each.users == 0]
             self._all.difference_update(unused)
         for zygote in unused:
-            zygote.end(at_once=not zygote.started)
+            zygote.end(at_once=zygote.importing.is_set())
