@@ -157,22 +157,33 @@ PROMPT_SECONDS = 1.0
 """How long past its limit an attempt may take to end."""
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "sample_bodies.py").write_text(AGENTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("SAMPLE_BODIES_OF", str(tmp_path))
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("bodies")
+    (folder / "sample_bodies.py").write_text(AGENTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("SAMPLE_BODIES_OF", str(folder))
+        yield folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def runner(folder: Path) -> Iterator[ProcessRunner]:
+    """One for all tests, as in a worker: what one of them leaves behind disturbs the others."""
     runner = ProcessRunner()
     yield runner
     started_at = time.monotonic()
     runner.close()
     assert time.monotonic() - started_at < 2
-    assert not _descendants()
+    assert not _bodies(folder)
+
+
+@pytest.fixture
+def fresh(folder: Path) -> Iterator[ProcessRunner]:
+    """One that has no zygotes yet."""
+    runner = ProcessRunner()
+    yield runner
+    runner.close()
 
 
 def assignment(given: Any = None) -> Assignment:
@@ -314,16 +325,16 @@ class TestRunning:
         wait_until(lambda: sum("sample_edited" in line for line in _descendants()) == 1)
 
     def test_secrets_stay_outside_and_paths_come_along(
-        self, runner: ProcessRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, fresh: ProcessRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", "postgresql://hidden")
         monkeypatch.setenv("PYTHONPATH", "/nowhere/in/particular")
-        seen = run(runner, "environment").outcome
+        seen = run(fresh, "environment").outcome
         assert isinstance(seen, Done)
         assert not any("ORCHESTRATOR" in key or "hidden" in value for key, value in seen.output.items())
         assert seen.output["PYTHONPATH"] == "/nowhere/in/particular"
         assert "AGENT_PYTHONPATH" not in seen.output
-        path = run(runner, "path").outcome
+        path = run(fresh, "path").outcome
         assert isinstance(path, Done)
         assert str(folder) in path.output
 
@@ -368,12 +379,13 @@ class TestRunning:
         assert refused.code == "agent.error"
         assert "split it" in refused.text
 
-    def test_a_hundred_threads_at_once(self, runner: ProcessRunner) -> None:
+    def test_a_hundred_threads_at_once(self, fresh: ProcessRunner) -> None:
+        before = sum("zygote" in line for line in _descendants())
         outcomes: list[object] = []
 
         def work(number: int) -> None:
             given = {"n": number}
-            outcomes.extend(run(runner, "echo", given).outcome == Done(output=given) for _ in range(3))
+            outcomes.extend(run(fresh, "echo", given).outcome == Done(output=given) for _ in range(3))
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(100)]
         for thread in threads:
@@ -381,7 +393,7 @@ class TestRunning:
         for thread in threads:
             thread.join()
         assert outcomes == [True] * 300
-        assert sum("zygote" in line for line in _descendants()) == 1
+        assert sum("zygote" in line for line in _descendants()) == before + 1
 
 
 class TestEndings:
