@@ -30,6 +30,7 @@ class Dev:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._client: Client | None = None
         command = [sys.executable, "-m", "orchestrator", "dev", "--port", str(free_port()), "--no-flower"]
         environment = {**os.environ, "ORCHESTRATOR_LEASE_SECONDS": "5", "ORCHESTRATOR_REPUBLISH_SECONDS": "2"}
         with (folder / "dev.log").open("ab") as log:
@@ -45,8 +46,16 @@ class Dev:
         return int(next(part["pid"] for part in self.record()["parts"] if part["name"] == name))
 
     def client(self) -> Client:
-        record = self.record()
-        return Client(record["url"], record["key"])
+        if self._client is None:
+            record = self.record()
+            self._client = Client(record["url"], record["key"])
+        return self._client
+
+    def stop(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
 
     def setting(self, name: str) -> str:
         """As the supervisor gave it to its loops process."""
@@ -77,8 +86,7 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     running = Dev(tmp_path)
     running.wait_for(lambda: bool(running.client().ready()), START_SECONDS)
     yield running
-    running.process.send_signal(signal.SIGTERM)
-    running.process.wait(60)
+    running.stop()
 
 
 class Watch:
