@@ -59,8 +59,7 @@ order by t.id desc
 def task(connection: Connection, tenant: str, task_id: UUID) -> TaskDetail:
     rows = query(
         connection,
-        _TASK.replace("t.goal,", "t.goal, t.input,")
-        % "select * from tasks where id = %(id)s and tenant_id = %(t)s",
+        _TASK.replace("t.goal,", "t.goal, t.input,") % "select * from tasks where id = %(id)s and tenant_id = %(t)s",
         id=task_id,
         t=tenant,
     )

@@ -2,11 +2,11 @@
 
 import threading
 
-from shared_state.teams import load_team
 from sqlalchemy import Engine
 
 from contracts.teams import Team
 from shared_state.engine import transaction
+from shared_state.teams import load_team
 
 
 class TeamsCache:
