@@ -1,6 +1,8 @@
 """The seam itself and the schema gate."""
 
+import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,6 +166,18 @@ def test_words_of_the_output_stay_out_of_the_reasons() -> None:
 def test_a_wrong_schema_abstains_and_nothing_is_fetched(schema: dict[str, Any]) -> None:
     verdict = judge({}, output_schema=schema)[0]
     assert (verdict.result, verdict.reasons[0].code) == (Result.ABSTAIN, "gate.error")
+
+
+def test_no_file_and_no_server_is_asked_for_a_schema(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text("true")
+    verdict = judge({}, output_schema={"$ref": (tmp_path / "schema.json").as_uri()})[0]
+    assert verdict.result is Result.ABSTAIN
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert judge({}, output_schema={"$ref": f"http://127.0.0.1:{port}/schema"})[0].result is Result.ABSTAIN
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_close_reaches_nested_objects_and_leaves_open_ones() -> None:

@@ -1,6 +1,7 @@
 """The gate `files`: every claim about a file is compared with the file."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import hostile
 from contracts.verdicts import Result, Verdict
 from workers.gates import Subject, run_gates
 from workers.gates.facts import TEXT_LIMIT
-from workers.gates.sources import spell, unspell
+from workers.gates.sources import Unreadable, read_bytes, spell, unspell
 
 BODY = b"first\nsecond\x0c still\r\nthird\n"
 
@@ -82,6 +83,21 @@ def test_false_claims_fail_with_the_place(root: Path, claim: dict[str, Any], cod
     assert verdict.result is Result.FAIL
     assert verdict.reasons[0].code == code
     assert verdict.reasons[0].where.startswith("/list/0/")
+
+
+def test_a_pipe_is_looked_at_and_not_opened(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    with pytest.raises(Unreadable, match="a pipe") as caught:
+        read_bytes(str(root), "pipe")
+    assert caught.value.code == "not_regular"
+
+
+def test_lines_end_where_python_ends_them(root: Path) -> None:
+    (root / "lines.txt").write_bytes("one\rtwo\r\nthree\x0b\x0c\x1c\x85\u2028still\n\nfive".encode())
+    texts = ["one", "two", "three\x0b\x0c\x1c\x85\u2028still", "", "five"]
+    claims = [{"path": "lines.txt", "line": number, "text": text} for number, text in enumerate(texts, start=1)]
+    verdict = judge(root, [*claims, {"path": "lines.txt", "line_count": 5}])
+    assert verdict.result is Result.PASS, verdict.reasons
 
 
 def test_an_absolute_path_is_never_inside(root: Path) -> None:

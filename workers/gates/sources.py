@@ -96,7 +96,6 @@ def decode(spelled: str, data: bytes) -> Source:
     encoding = _declared_encoding(data) if is_python(spelled) else "utf-8-sig"
     try:
         text = data.decode(encoding)
-        text.encode("utf-8")
     except (UnicodeError, LookupError) as error:
         raise Unreadable("encoding", f"cannot be decoded as {encoding}") from error
     if "\0" in text:
