@@ -238,6 +238,21 @@ def test_a_plan_is_expanded_once_and_within_the_limit(driver: Driver) -> None:
         driver.settle(root, AcceptPlan(plan=too_many))
 
 
+def test_a_zombie_planner_and_a_cancelled_one_expand_nothing(driver: Driver) -> None:
+    plan = AcceptPlan(plan=Plan(steps=(Step(id="x", agent="work"),)))
+    task_id = driver.created(Submission(team="planned", input={}))
+    (old,) = driver.claim()
+    driver.lapse()
+    sweep.sweep(driver.engine)
+    (new,) = driver.claim(worker="w2")
+    assert not driver.settle(old, plan)[0]
+    tasks.cancel(driver.engine, "default", task_id, "me")
+    assert not driver.settle(new, plan)[0]
+    assert not driver.settle(old, Abandon())[0]
+    assert driver.settle(new, Abandon())[0]
+    assert driver.task(task_id)["step_count"] == 1
+
+
 def test_a_question_holds_nothing_and_its_answer_goes_on(driver: Driver) -> None:
     task_id = driver.submit([{"id": "a"}])
     (a,) = driver.claim()
