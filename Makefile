@@ -31,7 +31,7 @@ check: $(READY) ## format, lint, types, import directions, schemas
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q --durations=0 tests/unit/test_architecture.py tests/unit/test_schemas.py
+	$(BIN)/python -m pytest -o addopts=-q tests/unit/test_architecture.py tests/unit/test_schemas.py
 
 bench: $(READY) ## the workloads W1 to W4 beside plain Celery, into build/bench.json
 	$(BIN)/python -m tests.benchmarks
