@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
@@ -48,7 +48,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except (OperationalError, PoolTimeout) as error:
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
         if is_conflict(error):
             raise
         raise Unavailable(f"the database does not answer or refuses the work ({_summary(error)})") from error

@@ -85,13 +85,23 @@ def messages_for(wakeups: Sequence[Wakeup]) -> list[Message]:
 
 
 def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: float, window: int) -> RelayPass:
-    """One pass: choose under a lock that only one instance holds, commit, then publish."""
+    """One pass: choose under a lock that only one instance holds, commit, then publish.
+
+    What could not be published waits again, as if it had never been chosen: an outage of the broker must not use up
+    the patience that is meant for messages that may still arrive.
+    """
     with transaction(engine) as connection:
         if not query(connection, "select pg_try_advisory_xact_lock(%(key)s) as mine", key=_RELAY_LOCK)[0]["mine"]:
             return RelayPass(acted=False)
         late = run(connection, "republish", after_seconds=republish_seconds, limit=500)
         waiting = run(connection, "dispatch", window=window)
-    publish(publisher, [_wakeup(row) for row in (*late, *waiting)])
+    wakeups = [_wakeup(row) for row in (*late, *waiting)]
+    if not publish(publisher, wakeups):
+        with transaction(engine) as connection:
+            run(
+                connection, "unpublish", ids=[each.step_id for each in wakeups], epochs=[each.epoch for each in wakeups]
+            )
+        return RelayPass(acted=True)
     return RelayPass(acted=True, dispatched=len(waiting), republished=len(late))
 
 

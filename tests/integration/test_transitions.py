@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine
 
-from contracts.errors import Conflict, Failure, InvalidInput, NotFound
+from contracts.errors import Conflict, Failure, InvalidInput, NotFound, Unavailable
 from contracts.messages import StepRef
 from contracts.plans import Plan, Step
 from contracts.settlements import Abandon, Accept, AcceptPlan, Approve, Ask, Bury, Propose, Return
@@ -497,6 +497,19 @@ def test_the_relay_publishes_again_what_stays_unclaimed(driver: Driver) -> None:
     assert relay(driver.engine, sink, republish_seconds=10, window=10).republished == 1
     driver.query("update outbox set published_at = clock_timestamp() - interval '11 seconds'")
     assert relay(driver.engine, sink, republish_seconds=10, window=10).republished == 0
+    assert len(sink.keys) == 1
+
+
+def test_an_outage_of_the_broker_does_not_use_up_the_relays_patience(driver: Driver) -> None:
+    class Away:
+        def publish(self, messages: Any) -> None:
+            raise Unavailable(f"{len(messages)} not sent")
+
+    driver.submit([{"id": "a"}])
+    driver.query("update outbox set published_at = clock_timestamp() - interval '1 hour', publish_count = 5")
+    assert relay(driver.engine, Away(), republish_seconds=10, window=10).republished == 0
+    sink = Sink()
+    assert relay(driver.engine, sink, republish_seconds=10, window=10).dispatched == 1
     assert len(sink.keys) == 1
 
 
