@@ -149,11 +149,11 @@ def settle(connection: Connection, settlings: Sequence[Settling]) -> Settled:
 
 
 def is_settled(engine: Engine, keys: Iterable[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-    """Which attempts have ended: asked after a COMMIT whose answer was lost, when both outcomes are possible."""
+    """Which attempts ended by a settlement: asked after a COMMIT whose answer was lost, when both are possible."""
     wanted = list(keys)
     sql = """select a.step_id, a.epoch from attempts a
         join unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch)
-        on a.step_id = w.id and a.epoch = w.epoch where a.state <> 'running'"""
+        on a.step_id = w.id and a.epoch = w.epoch where a.state not in ('running', 'expired', 'cancelled')"""
     rows = retrying(
         engine,
         lambda connection: query(connection, sql, ids=[key[0] for key in wanted], epochs=[key[1] for key in wanted]),
