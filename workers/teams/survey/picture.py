@@ -108,7 +108,7 @@ def _merge_quiet(box_of: dict[str, str], edges: Counter[tuple[str, str]]) -> dic
 
 
 def _place(layout: Layout, nodes: dict[str, Node]) -> tuple[dict[str, _Box], float, float]:
-    widths = {name: 26 + 7.6 * max(len(_label(name)), 10) for name in nodes}
+    widths = {name: 26 + max(7.6 * len(_label(name)), 5.8 * len(_size(node)), 70.0) for name, node in nodes.items()}
     row_widths = [sum(widths[name] for name in row) + _GAP * (len(row) - 1) for row in layout.rows]
     width = max([*row_widths, 480.0]) + 2 * _MARGIN
     boxes = {}
@@ -132,14 +132,18 @@ def _edge(source: _Box, target: _Box, *, back: bool) -> str:
 
 
 def _node(node: Node, box: _Box, colour: str) -> str:
-    modules = f"{node.module_count} modules, " if node.module_count > 1 else ""
     return (
-        f'<g class="node"><title>{_text(node.name)}: {modules}{node.line_count:,} lines</title>'
+        f'<g class="node"><title>{_text(node.name)}: {_size(node)}</title>'
         f'<rect class="box" x="{box.x:.0f}" y="{box.y:.0f}" width="{box.width:.0f}" height="{_BOX_HEIGHT}" rx="7" '
         f'fill="{colour}"/><text x="{box.middle:.0f}" y="{box.y + 17:.0f}" text-anchor="middle">'
         f'{_text(_label(node.name))}</text><text class="small" x="{box.middle:.0f}" y="{box.y + 31:.0f}" '
-        f'text-anchor="middle">{modules}{node.line_count:,} lines</text></g>'
+        f'text-anchor="middle">{_size(node)}</text></g>'
     )
+
+
+def _size(node: Node) -> str:
+    modules = f"{node.module_count} modules, " if node.module_count > 1 else ""
+    return f"{modules}{node.line_count:,} lines"
 
 
 def _label(name: str) -> str:
