@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from contracts.errors import OrchestratorError
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.benchmarks.canvas import Canvas
 from tests.benchmarks.growth import run_plan
@@ -30,7 +31,7 @@ from tests.benchmarks.report import (
     recovery_row,
     write_report,
 )
-from tests.benchmarks.workloads import W1, W1_BATCH, W2, W3, Rates, System, Workload, run_latencies, run_load
+from tests.benchmarks.workloads import W1, W1_BATCH, W2, W3, Rates, Stalled, System, Workload, run_latencies, run_load
 
 WARMUP_SECONDS = 1.5
 LATENCIES = 100
@@ -131,10 +132,14 @@ def main() -> int:
     console = Console()
     started, started_at = time.monotonic(), datetime.now(UTC)
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-bench-"))
-    with ExitStack() as stack:
-        bench = Bench(options, folder, stack)
-        rows = run_cells(bench.cells(), console)
-        violations, where = bench.ours.violations(), bench.machine()
+    try:
+        with ExitStack() as stack:
+            bench = Bench(options, folder, stack)
+            rows = run_cells(bench.cells(), console)
+            violations, where = bench.ours.violations(), bench.machine()
+    except (Stalled, RuntimeError, OrchestratorError) as error:
+        console.print(f"bench: {error}; the logs are in {folder}", highlight=False)
+        return 1
     shutil.rmtree(folder, ignore_errors=True)
     figures = Figures(rows)
     document = {

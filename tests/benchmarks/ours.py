@@ -82,7 +82,7 @@ class Ours:
         ).fetchall()
         for task_id, state in rows:
             if state != "succeeded":
-                raise RuntimeError(f"task {task_id} of a benchmark has {state}; `{self._folder}` holds the logs")
+                raise RuntimeError(f"task {task_id} of a benchmark has {state}")
         return {str(task_id) for task_id, _ in rows}
 
     def finish_times(self, task_id: str) -> list[float]:

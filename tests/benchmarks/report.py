@@ -149,7 +149,7 @@ def write_report(path: Path, document: Mapping[str, object]) -> None:
 def print_report(console: Console, figures: Figures, violations: Sequence[str]) -> None:
     console.print(figures.table())
     for line in figures.lines():
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"violated invariants: {len(violations)}")
     for line in violations:
         console.print(f"  {line}", highlight=False)
