@@ -149,6 +149,7 @@ def oversized(ctx):
 def answer_and_stay(ctx):
     from workers.isolation.frames import encode_frame
     ctx.artifacts._channel.sendall(encode_frame("outcome", {"outcome": {"type": "done", "output": 1}}))
+    ctx.artifacts._channel.close()
     time.sleep(1000)
 def borrowed(ctx): raise MemoryError
 """
@@ -467,7 +468,9 @@ class TestEndings:
         assert not _bodies(folder)
 
     def test_an_answer_counts_even_if_the_process_does_not_end(self, runner: ProcessRunner, folder: Path) -> None:
+        spent = time.process_time()
         ran = run(runner, "answer_and_stay")
+        assert time.process_time() - spent < 0.2
         assert ran.outcome == Done(output=1)
         assert ran.seconds < 1.0 + PROMPT_SECONDS
         assert not _bodies(folder)

@@ -272,6 +272,9 @@ class Attempt:
         match frame.type:
             case "outcome":
                 self._verdict = _read_outcome(frame)
+                # Nobody reads it any more: left in the poll, its end would wake us without end.
+                with suppress(KeyError):
+                    self._poll.unregister(self._channel)
                 hashed = frame.head.get("code_hash")
                 self.code_hash = self.code_hash or (hashed if isinstance(hashed, str) else None)
                 self._deadline = min(self._deadline, time.monotonic() + _ANSWERED_SECONDS)
