@@ -12,6 +12,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from contracts.errors import Unavailable
 from orchestrator.api.serve import listen
 from orchestrator.dev.flower import FlowerAccess
 from orchestrator.dev.options import Options
@@ -25,7 +26,7 @@ from orchestrator.logs import KEPT_FILES, MAX_BYTES
 from shared_state import keys
 from shared_state.engine import make_engine
 from shared_state.migrate import upgrade
-from shared_state.settings import Settings, from_environment
+from shared_state.settings import Settings, from_environment, masked
 
 TENANT = "default"
 _KEY_NAME = "dev"
@@ -83,7 +84,7 @@ class DevServer:
     def _start(self) -> None:
         dead_workers = self._take_directory()
         self.settings = self._start_servers(self._with_port(_said(self._options)))
-        upgrade(self.settings.database_url)
+        _migrate(self.settings.database_url)
         self._engine = make_engine(self.settings.database_url, pool_size=2, application="orchestrator dev")
         self.key = _api_key(self._engine, self.settings.data_dir / "api.key")
         self.flower = FlowerAccess(self.settings.data_dir) if self._options.flower else None
@@ -156,6 +157,13 @@ class DevServer:
         if self._log is not None:
             logging.getLogger(LOGGER).removeHandler(self._log)
             self._log.close()
+
+
+def _migrate(url: str) -> None:
+    try:
+        upgrade(url)
+    except Unavailable as error:
+        raise Unavailable(f"database_url: {masked(url)}: {error.text}") from error
 
 
 def _log_to(path: Path) -> logging.Handler:

@@ -19,9 +19,11 @@ START_SECONDS = 60.0
 class Dev:
     """Started by `start`; whatever happens, nothing of it runs after the `with`."""
 
-    def __init__(self, data_dir: Path, *arguments: str, output: str = "dev.out") -> None:
+    def __init__(self, data_dir: Path, *arguments: str, output: str = "dev.out", **settings: str) -> None:
+        """`settings` are given to it as environment variables, ORCHESTRATOR_ and the name."""
         self.data_dir = data_dir
-        self._arguments = arguments
+        self.arguments = arguments
+        self._settings = {f"ORCHESTRATOR_{name.upper()}": value for name, value in settings.items()}
         self._output = data_dir.parent / output
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,16 +44,23 @@ class Dev:
         assert self.process.poll() is None, self.output()
 
     def launch(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(self.data_dir), *self._arguments],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=self.environment(),
                 cwd=self.data_dir.parent,
             )
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(self.data_dir), *self.arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Ours without our settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+        return {**kept, **self._settings}
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

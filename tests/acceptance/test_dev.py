@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.dev.counts import ask_for
+from orchestrator.embedded import EmbeddedPostgres
 
+from ..conftest import create_database
 from .dev_process import Dev, running, until
 
 TEAM = """
@@ -170,6 +172,33 @@ def test_a_killed_supervisor_leaves_nothing_for_long_and_starts_again(dev: Dev) 
     dev.start()
     assert echo(dev, "back") == "back"
     assert dev.stop(signal.SIGINT) == 0
+
+
+def test_servers_given_by_url_are_used_and_left_alone(
+    tmp_path: Path, postgres: EmbeddedPostgres, redis_url: str
+) -> None:
+    create_database(postgres, "given_to_dev")
+    urls = {"database_url": postgres.url_of("given_to_dev"), "broker_url": redis_url}
+    with Dev(tmp_path / "data", "--port", "0", "--no-flower", **urls) as dev:
+        assert {part["name"] for part in dev.record()["parts"]} == {"api", "loops", "worker-1", "worker-2"}
+        assert echo(dev, "given") == "given"
+    assert postgres.alive()
+
+
+def test_without_its_broker_the_api_still_accepts_tasks(tmp_path: Path) -> None:
+    dev = Dev(tmp_path / "data", "--port", "0", "--no-flower", broker_url="redis://127.0.0.1:1/0")
+    with dev, dev.client() as client:
+        task = client.submit("diagnostics", plan={"steps": [{"id": "a", "agent": "echo", "input": {}}]})
+        assert client.task(task["id"])["state"] == "running"
+
+
+def test_a_database_that_is_away_is_said_without_its_password(tmp_path: Path) -> None:
+    dev = Dev(tmp_path / "data", "--port", "0", database_url="postgresql://me:hidden-password@127.0.0.1:1/x")
+    dev.launch()
+    assert dev.process.wait(60) == 3
+    assert "postgresql://me:***@127.0.0.1:1/x" in dev.output()
+    assert "hidden-password" not in dev.output()
+    assert "Traceback" not in dev.output()
 
 
 def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
