@@ -83,7 +83,8 @@ class Figures:
                     side,
                     _spread(rows, "workflows_per_s", 1),
                     "" if side == "celery" else _shown(self.ratio(workload, base, "workflows_per_s")),
-                    _spread(rows, "commits_per_step", 3),
+                    # Celery's are the idle loops of ours: it never talks to Postgres.
+                    "" if side == "celery" else _spread(rows, "commits_per_step", 2),
                     _shown(self.cpu(workload, side)),
                 )
         return table
@@ -174,7 +175,8 @@ def _shown(value: float | None) -> str:
 def _spread(rows: Sequence[Row], figure: str, digits: int) -> str:
     values = [row[figure] for row in rows]
     show: Callable[[float], str] = f"{{:.{digits}f}}".format
-    return f"{show(median(values))} ({show(min(values))}-{show(max(values))})"
+    middle = show(median(values))
+    return middle if len(values) == 1 else f"{middle} ({show(min(values))}-{show(max(values))})"
 
 
 def _parts(rows: Sequence[Row]) -> str:
