@@ -65,7 +65,7 @@ class RedriveMany(BaseModel):
 def list_dead_letters(caller: Reader, services: Ours, query: Annotated[DeadLetterQuery, Query()]) -> Any:
     """Newest first."""
     with transaction(services.engine) as connection:
-        rows = views.dead_letters(
+        rows = views.dead_letters.page(
             connection,
             caller.tenant,
             limit=query.limit + 1,
@@ -85,7 +85,7 @@ def redrive_many(caller: Operator, body: Body, services: Ours) -> Any:
     if wanted == Filter():
         raise InvalidInput("filter: name a reason, a team or ids; an empty filter redrives nothing", field="filter")
     with transaction(services.engine) as connection:
-        ids = views.redrivable(
+        ids = views.dead_letters.redrivable(
             connection, caller.tenant, limit=BULK_LIMIT, reason=wanted.reason, team=wanted.team, ids=wanted.ids
         )
     redriven: list[str] = []
@@ -100,7 +100,7 @@ def read_dead_letter(letter_id: str, caller: Reader, services: Ours) -> Any:
     """With the raw bytes (base64) of what could not be read, for those who may operate."""
     detailed = allows(caller, Permission.OPERATE)
     with transaction(services.engine) as connection:
-        return views.dead_letter(connection, caller.tenant, parse_id(letter_id, "dead letter"), detailed=detailed)
+        return views.dead_letters.read(connection, caller.tenant, parse_id(letter_id, "dead letter"), detailed=detailed)
 
 
 @router.post("/dead-letters/{letter_id}/redrive", response_model=Redriven, openapi_extra=body_of(Redrive))
@@ -117,7 +117,7 @@ def discard(letter_id: str, caller: Operator, body: Body, services: Ours) -> Any
     reason = parse_model(body, Discard).reason
     dead_letters.discard(services.engine, caller.tenant, which, reason, caller.name)
     with transaction(services.engine) as connection:
-        return views.dead_letter(connection, caller.tenant, which, detailed=True)
+        return views.dead_letters.read(connection, caller.tenant, which, detailed=True)
 
 
 def _redrive(services: Services, caller: Caller, ids: list[UUID], edit: dict[str, Any] | None) -> Redriven:

@@ -55,14 +55,14 @@ async def read_events(
 
 def _page(services: Services, tenant: str, task_id: Any, after: str | None, limit: int) -> Page[EventShape]:
     with transaction(services.engine) as connection:
-        views.require_task(connection, tenant, task_id)
+        views.tasks.require(connection, tenant, task_id)
         found = events.read(connection, tenant, task_id, after, limit + 1)
     return cut([_shape(event) for event in found], limit, lambda event: event["cursor"])
 
 
 def _require(services: Services, tenant: str, task_id: Any) -> None:
     with transaction(services.engine) as connection:
-        views.require_task(connection, tenant, task_id)
+        views.tasks.require(connection, tenant, task_id)
 
 
 async def _stream(feed: Feed, tenant: str, task_id: Any, after: str | None) -> AsyncIterator[str]:

@@ -26,14 +26,14 @@ class TeamQuery(PageQuery):
 def list_workers(services: Ours) -> Any:
     """Those that run, and those that went within the last hour."""
     with transaction(services.engine) as connection:
-        return {"items": views.workers(connection), "next_cursor": None}
+        return {"items": views.installation.workers(connection), "next_cursor": None}
 
 
 @router.get("/queues", response_model=Page[Queue])
 def list_queues(caller: Reader, services: Ours) -> Any:
     """Steps by queue, and what the broker holds (null while it does not answer)."""
     with transaction(services.engine) as connection:
-        rows = views.queues(connection, caller.tenant)
+        rows = views.installation.queues(connection, caller.tenant)
     try:
         depths = services.publisher.queue_depth([row["queue"] for row in rows])
     except Unavailable:
@@ -46,7 +46,7 @@ def list_queues(caller: Reader, services: Ours) -> Any:
 def list_teams(caller: Reader, services: Ours, query: Annotated[TeamQuery, Query()]) -> Any:
     """What new tasks can name, by name."""
     with transaction(services.engine) as connection:
-        rows = views.teams(connection, caller.tenant, limit=query.limit + 1, after=query.cursor)
+        rows = views.teams.page(connection, caller.tenant, limit=query.limit + 1, after=query.cursor)
     return cut(rows, query.limit, lambda row: row["name"])
 
 
@@ -56,7 +56,7 @@ def read_team(
 ) -> Any:
     """The newest version, or the one whose digest begins with `digest`."""
     with transaction(services.engine) as connection:
-        return views.team(connection, caller.tenant, name, digest)
+        return views.teams.read(connection, caller.tenant, name, digest)
 
 
 @probes.get("/health", response_model=Health)

@@ -33,7 +33,7 @@ class Answer(BaseModel):
 def list_questions(caller: Reader, services: Ours, query: Annotated[QuestionQuery, Query()]) -> Any:
     """Newest first."""
     with transaction(services.engine) as connection:
-        rows = views.questions(
+        rows = views.questions.page(
             connection,
             caller.tenant,
             limit=query.limit + 1,
@@ -47,7 +47,7 @@ def list_questions(caller: Reader, services: Ours, query: Annotated[QuestionQuer
 @router.get("/questions/{question_id}", response_model=Question)
 def read_question(question_id: str, caller: Reader, services: Ours) -> Any:
     with transaction(services.engine) as connection:
-        return views.question(connection, caller.tenant, parse_id(question_id, "question"))
+        return views.questions.read(connection, caller.tenant, parse_id(question_id, "question"))
 
 
 @router.post("/questions/{question_id}/answer", response_model=Question, openapi_extra=body_of(Answer))
@@ -57,4 +57,4 @@ def answer(question_id: str, caller: Decider, body: Body, services: Ours) -> Any
     text = parse_model(body, Answer).text
     services.wakeups.send(questions.answer(services.engine, caller.tenant, which, text, caller.name))
     with transaction(services.engine) as connection:
-        return views.question(connection, caller.tenant, which)
+        return views.questions.read(connection, caller.tenant, which)

@@ -27,7 +27,7 @@ def read_step(step_id: str, caller: Reader, services: Ours) -> Any:
     """Attempts, verdicts, proposals, message and events; error details and logs for those who may operate."""
     detailed = allows(caller, Permission.OPERATE)
     with transaction(services.engine) as connection:
-        return views.step(connection, caller.tenant, parse_id(step_id, "step"), detailed=detailed)
+        return views.steps.read(connection, caller.tenant, parse_id(step_id, "step"), detailed=detailed)
 
 
 @router.get(

@@ -68,14 +68,14 @@ def submit(
     if result.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     with transaction(services.engine) as connection:
-        return views.task(connection, caller.tenant, result.task_id)
+        return views.tasks.read(connection, caller.tenant, result.task_id)
 
 
 @router.get("/tasks", response_model=Page[Task])
 def list_tasks(caller: Reader, services: Ours, query: Annotated[TaskQuery, Query()]) -> Any:
     """Newest first. `state` may be given several times; `label` is `name=value`."""
     with transaction(services.engine) as connection:
-        rows = views.tasks(
+        rows = views.tasks.page(
             connection,
             caller.tenant,
             limit=query.limit + 1,
@@ -90,14 +90,14 @@ def list_tasks(caller: Reader, services: Ours, query: Annotated[TaskQuery, Query
 @router.get("/tasks/{task_id}", response_model=TaskDetail)
 def read_task(task_id: str, caller: Reader, services: Ours) -> Any:
     with transaction(services.engine) as connection:
-        return views.task(connection, caller.tenant, parse_id(task_id, "task"))
+        return views.tasks.read(connection, caller.tenant, parse_id(task_id, "task"))
 
 
 @router.get("/tasks/{task_id}/steps", response_model=Page[Step])
 def list_steps(task_id: str, caller: Reader, services: Ours, query: Annotated[StepQuery, Query()]) -> Any:
     """Parents before children."""
     with transaction(services.engine) as connection:
-        rows = views.steps(
+        rows = views.steps.page(
             connection,
             caller.tenant,
             parse_id(task_id, "task"),
@@ -112,7 +112,7 @@ def list_steps(task_id: str, caller: Reader, services: Ours, query: Annotated[St
 def read_result(task_id: str, caller: Reader, services: Ours) -> Any:
     """The accepted outputs of the steps nobody needs; 409 until the task has ended."""
     with transaction(services.engine) as connection:
-        return views.result(connection, caller.tenant, parse_id(task_id, "task"))
+        return views.results.read(connection, caller.tenant, parse_id(task_id, "task"))
 
 
 @router.post("/tasks/{task_id}/cancel", response_model=TaskDetail)
@@ -121,7 +121,7 @@ def cancel(task_id: str, caller: Operator, services: Ours) -> Any:
     which = parse_id(task_id, "task")
     tasks.cancel(services.engine, caller.tenant, which, caller.name)
     with transaction(services.engine) as connection:
-        return views.task(connection, caller.tenant, which)
+        return views.tasks.read(connection, caller.tenant, which)
 
 
 def _submit_list(services: Services, caller: Caller, values: list[Any], trace: str | None) -> Page[Created | Refused]:

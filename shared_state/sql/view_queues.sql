@@ -1,0 +1,33 @@
+-- Every queue that is known, served by a worker, or holds a step of the tenant.
+with entries as (
+    select queue, count(*) filter (where published_at is null) as waiting,
+        count(*) filter (where published_at is not null) as published,
+        extract(epoch from clock_timestamp() - min(created_at))::float8 as oldest_seconds
+    from outbox
+    where tenant_id = %(tenant)s
+    group by queue
+), leased as (
+    select case when state = 'reviewing' then coalesce(reviewer_queue, queue) else queue end as queue,
+        count(*) as running
+    from steps
+    where lease_until is not null and tenant_id = %(tenant)s
+    group by 1
+), served as (
+    select q.queue, count(*) as worker_count
+    from workers w
+    cross join jsonb_array_elements_text(w.queues) as q (queue)
+    where w.state <> 'gone'
+    group by q.queue
+), names as (
+    select unnest(%(known)s::text[]) as queue
+    union select queue from entries
+    union select queue from leased
+    union select queue from served
+)
+select queue, coalesce(waiting, 0) as waiting, coalesce(published, 0) as published, coalesce(running, 0) as running,
+    oldest_seconds, coalesce(worker_count, 0) as worker_count
+from names
+left join entries using (queue)
+left join leased using (queue)
+left join served using (queue)
+order by queue;
