@@ -1,4 +1,4 @@
-"""SQL by name: one transition, one `.sql` file, readable on one screen and explainable as it stands.
+"""SQL by name: one transition or one read, one `.sql` file, readable on one screen and explainable as it stands.
 
 Parameters are psycopg's named ones (`%(ids)s`), so a file runs as it is through SQLAlchemy's driver connection.
 """

@@ -13,7 +13,7 @@ from contracts.settlements import Abandon, Settlement
 from contracts.teams import Role
 from shared_state.attempts import Settled, Settling, settle
 from shared_state.engine import retrying
-from shared_state.outbox import Wakeup
+from shared_state.outbox import CHANNEL, Wakeup
 from shared_state.statements import query, run
 from shared_state.tasks import cancel_overdue
 from shared_state.teams import load_team
@@ -27,7 +27,11 @@ def sweep(engine: Engine, *, limit: int = 200) -> tuple[int, list[Wakeup]]:
 
 
 def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wakeup]:
-    """Recover at once what a worker process held that is known to be gone; returns what to publish."""
+    """Recover at once what a worker process held that is known to be gone; returns what to publish.
+
+    Messages that it had received and not yet claimed went with it; nobody knows which, so the relay publishes again
+    whatever is out unclaimed, and the claim drops the duplicates.
+    """
 
     def work(connection: Connection) -> Settled:
         query(
@@ -36,6 +40,8 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wak
             where worker = %(worker)s and lease_until is not null""",
             worker=worker,
         )
+        query(connection, "update outbox set published_at = null where published_at is not null")
+        query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
         if dead:
             query(connection, "update workers set state = 'gone' where name = %(worker)s", worker=worker)
         return _sweep_leases(connection, 1000, worker=worker)

@@ -29,7 +29,18 @@ STORE_SECONDS = 5.0
 """How long a worker that ends waits for its bad messages to be stored before it gives them back."""
 
 _QUESTIONS = frozenset(
-    {"active", "active_queues", "ping", "query_task", "registered", "reserved", "revoked", "scheduled", "stats"}
+    {
+        "active",
+        "active_queues",
+        "enable_events",
+        "ping",
+        "query_task",
+        "registered",
+        "reserved",
+        "revoked",
+        "scheduled",
+        "stats",
+    }
 )
 _log = structlog.get_logger(__name__)
 

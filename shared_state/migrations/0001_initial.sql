@@ -120,7 +120,7 @@ create index steps_due on steps (due_at) where due_at is not null;
 
 create table dependencies (
     tenant_id text not null,
-    task_id uuid not null references tasks on delete cascade,
+    task_id uuid not null,
     step_id uuid not null references steps on delete cascade,
     needs_id uuid not null references steps on delete cascade,
     -- The accepted output that satisfies this need. It can only name a row of `outputs`, and only accepting makes one:
@@ -214,6 +214,7 @@ create table questions (
     unique (step_id, epoch)
 );
 create unique index questions_open on questions (step_id) where state = 'open';
+create index questions_by_task on questions (task_id);
 create index questions_by_tenant on questions (tenant_id, id desc);
 
 create table dead_letters (
@@ -238,6 +239,8 @@ create table dead_letters (
     check ((step_id is null) = (raw is not null))
 );
 create unique index dead_letters_open on dead_letters (step_id) where state = 'open' and step_id is not null;
+create index dead_letters_by_task on dead_letters (task_id) where task_id is not null;
+create index dead_letters_by_step on dead_letters (step_id) where step_id is not null;
 create index dead_letters_by_tenant on dead_letters (tenant_id, id desc);
 
 create table events (

@@ -17,6 +17,7 @@ from shared_state import dead_letters, events, questions, sweep, tasks
 from shared_state.attempts import Held, extend
 from shared_state.engine import transaction
 from shared_state.outbox import messages_for, relay, stage
+from shared_state.prune import prune
 from shared_state.tasks import Created, Submission, submit
 from tests.integration.driver import Driver
 
@@ -119,6 +120,33 @@ def test_a_dead_workers_steps_are_ready_at_once(driver: Driver) -> None:
     assert [wakeup.step_id for wakeup in wakeups] == [a.step_id]
     assert not driver.settle(a)[0]
     assert driver.settle(b)[0]
+
+
+def test_messages_that_a_dead_worker_had_received_are_published_again_at_once(driver: Driver) -> None:
+    driver.submit([{"id": "a"}])
+    sink = Sink()
+    assert relay(driver.engine, sink, republish_seconds=60, window=10).dispatched == 0
+    sweep.expire_worker(driver.engine, "w1")
+    assert relay(driver.engine, sink, republish_seconds=60, window=10).dispatched == 1
+
+
+def test_old_finished_tasks_are_deleted_and_nothing_else(driver: Driver) -> None:
+    old, recent, live, dead = (driver.submit([{"id": "a"}, {"id": "b", "needs": ["a"]}]) for _ in range(4))
+    for assignment in driver.claim("a"):
+        settlement = Bury(failure=BROKEN) if assignment.task_id == dead else None
+        if assignment.task_id != live:
+            driver.settle(assignment, settlement)
+    for assignment in driver.claim("b"):
+        driver.settle(assignment)
+    driver.query(
+        "update tasks set finished_at = clock_timestamp() - interval '31 days' where id = any (%(ids)s)",
+        ids=[old, dead],
+    )
+    assert prune(driver.engine, retention_days=30)["tasks"] == 1
+    left = {row["id"] for row in driver.query("select id from tasks")}
+    assert left == {recent, live, dead}
+    for table in ("steps", "attempts", "outputs", "dependencies", "events"):
+        assert driver.query(f"select count(*) as n from {table} where task_id = %(id)s", id=old)[0]["n"] == 0
 
 
 def test_attempts_are_bounded_and_then_a_dead_letter(driver: Driver) -> None:
