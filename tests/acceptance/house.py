@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -34,11 +34,6 @@ FAST = {"lease_seconds": 5.0, "sweep_seconds": 0.5, "republish_seconds": 2.0}
 SIGNING_KEYS = "test:a secret of the tests"
 """The key with which `integration.test_broker_worker` signs its frames."""
 ENDED = ("succeeded", "failed", "cancelled")
-_LOOPS_PROGRAM = (
-    "from orchestrator.loops.main import run_loops; from shared_state.settings import from_environment; "
-    "from shared_state.logs import configure_logs; s = from_environment(); configure_logs(s); run_loops(s)"
-)
-
 Step = dict[str, Any]
 
 
@@ -69,15 +64,15 @@ class House:
 
     # Processes
 
-    def start_workers(self, *names: str, roles: Sequence[str] = (), **settings: object) -> None:
+    def start_workers(self, *names: str, **settings: object) -> None:
         """Start them and wait until each has said that it runs."""
         for name in names:
             own = self.settings.model_copy(update={"worker_name": name, **settings})
-            self._start(name, ["-m", "workers", *roles], own)
+            self._start(name, ["-m", "workers"], own)
         self.until(lambda: set(names) <= self._reported(names), f"{names} run", 30)
 
     def start_loops(self) -> None:
-        self._start(LOOPS, ["-c", _LOOPS_PROGRAM], self.settings)
+        self._start(LOOPS, ["-m", "orchestrator", "loops"], self.settings)
 
     def pid(self, name: str) -> int:
         pid = self.processes[name].pid

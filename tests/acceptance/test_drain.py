@@ -10,7 +10,7 @@ from .conftest import MakeHouse
 from .house import House, diagnostics, fan
 
 DRAIN_SECONDS = 2.5
-SHORT, LONG = 1.2, 6.0
+SHORT, LONG = 1.2, 4.5
 
 
 @pytest.fixture(scope="module")
