@@ -84,7 +84,7 @@ def claim(connection: Connection, refs: Sequence[StepRef], *, worker: str, lease
         worker=worker,
         lease_seconds=lease_seconds,
     )
-    return [_assignment(row) for row in rows]
+    return [assignment_of(row) for row in rows]
 
 
 def extend(engine: Engine, held: Sequence[Held], *, lease_seconds: float) -> dict[tuple[UUID, int], bool]:
@@ -159,6 +159,33 @@ def is_settled(engine: Engine, keys: Iterable[tuple[UUID, int]]) -> set[tuple[UU
         lambda connection: query(connection, sql, ids=[key[0] for key in wanted], epochs=[key[1] for key in wanted]),
     )
     return {(row["step_id"], row["epoch"]) for row in rows}
+
+
+def assignment_of(row: Mapping[str, Any]) -> Assignment:
+    """From a row of `claim`, or of `expired`, which knows only who the attempt is and how often it was tried."""
+    return Assignment(
+        tenant=row["tenant_id"],
+        task_id=row["task_id"],
+        step_id=row["step_id"],
+        epoch=row["epoch"],
+        key=row["key"],
+        role=Role(row["role"]),
+        agent=row["agent"],
+        team_digest=row["team_digest"],
+        attempt=row["attempt_count"],
+        rejections=row["rejection_count"],
+        questions=row["question_count"],
+        goal=row.get("goal", ""),
+        input=row.get("input"),
+        inputs=row.get("inputs") or {},
+        proposal=row.get("proposal"),
+        feedback=tuple(Reason.model_validate(each) for each in row.get("feedback") or ()),
+        answers=tuple(Answer.model_validate(each) for each in row.get("answers") or ()),
+        reviewer=row.get("reviewer"),
+        has_dependents=row["has_dependents"],
+        task_deadline_at=row.get("task_deadline_at"),
+        traceparent=row.get("traceparent"),
+    )
 
 
 def _apply(connection: Connection, name: str, settlings: Sequence[Settling]) -> list[dict[str, Any]]:
@@ -274,29 +301,3 @@ def _queued(row: Mapping[str, Any]) -> dict[str, Any]:
         "traceparent": row["traceparent"],
         "published": row["published"],
     }
-
-
-def _assignment(row: Mapping[str, Any]) -> Assignment:
-    return Assignment(
-        tenant=row["tenant_id"],
-        task_id=row["task_id"],
-        step_id=row["step_id"],
-        epoch=row["epoch"],
-        key=row["key"],
-        role=Role(row["role"]),
-        agent=row["agent"],
-        team_digest=row["team_digest"],
-        attempt=row["attempt_count"],
-        rejections=row["rejection_count"],
-        questions=row["question_count"],
-        goal=row["goal"],
-        input=row["input"],
-        inputs=row["inputs"] or {},
-        proposal=row["proposal"],
-        feedback=tuple(Reason.model_validate(each) for each in row["feedback"] or ()),
-        answers=tuple(Answer.model_validate(each) for each in row["answers"] or ()),
-        reviewer=row["reviewer"],
-        has_dependents=row["has_dependents"],
-        task_deadline_at=row["task_deadline_at"],
-        traceparent=row["traceparent"],
-    )

@@ -10,8 +10,7 @@ from contracts.assignments import Assignment
 from contracts.errors import Failure
 from contracts.policy import decide_failure
 from contracts.settlements import Abandon, Settlement
-from contracts.teams import Role
-from shared_state.attempts import Settled, Settling, settle
+from shared_state.attempts import Settled, Settling, assignment_of, settle
 from shared_state.engine import retrying
 from shared_state.outbox import CHANNEL, Wakeup
 from shared_state.statements import query, run
@@ -55,7 +54,7 @@ def _sweep_leases(connection: Connection, limit: int, *, worker: str | None = No
         Settling(assignment, _decide(connection, assignment, row, code))
         for row in run(connection, "expired", limit=limit)
         if worker is None or row["worker"] == worker
-        for assignment in (_assignment(row),)
+        for assignment in (assignment_of(row),)
     ]
     return settle(connection, settlings) if settlings else Settled(frozenset(), [])
 
@@ -69,20 +68,3 @@ def _decide(connection: Connection, assignment: Assignment, row: Mapping[str, An
     }[code]
     team = load_team(connection, assignment.tenant, assignment.team_digest)
     return decide_failure(assignment, Failure(code=code, text=text), team, random.random(), expired=True)
-
-
-def _assignment(row: Mapping[str, Any]) -> Assignment:
-    return Assignment(
-        tenant=row["tenant_id"],
-        task_id=row["task_id"],
-        step_id=row["step_id"],
-        epoch=row["epoch"],
-        key=row["key"],
-        role=Role(row["role"]),
-        agent=row["agent"],
-        team_digest=row["team_digest"],
-        attempt=row["attempt_count"],
-        rejections=row["rejection_count"],
-        questions=row["question_count"],
-        has_dependents=row["has_dependents"],
-    )
