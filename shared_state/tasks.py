@@ -224,7 +224,7 @@ def _take_key(
         tenant=tenant, key=submission.idempotency_key,
     )  # fmt: skip
     if earlier[0]["digest"] != digest:
-        return InvalidInput("this idempotency key was used for another submission", field="idempotency_key")
+        return InvalidInput("this key was used for another submission: use a new key, or send the same body", field="idempotency_key")
     return Created(earlier[0]["task_id"], replayed=True)
 
 

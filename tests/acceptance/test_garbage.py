@@ -1,6 +1,10 @@
 """Every kind of garbage on a queue while good work flows: nobody dies, nothing is lost, every piece is kept."""
 
+import os
+import statistics
+import time
 from collections import Counter
+from uuid import UUID
 
 import pytest
 import redis as redis_client
@@ -38,6 +42,52 @@ def test_garbage_among_good_work(house: House) -> None:
     attempts = [attempt for task_id in tasks for attempt in house.attempts(task_id)]
     assert len(attempts) == 40 * 14
     assert house.violations() == []
+
+
+@pytest.mark.skipif(not os.environ.get("ORCHESTRATOR_TEST_LONG"), reason="60 s of load: set ORCHESTRATOR_TEST_LONG=1")
+@pytest.mark.timeout(200)
+def test_twenty_of_each_kind_in_30_seconds_leave_good_work_its_pace(make_house: MakeHouse) -> None:
+    """Clean and littered windows of five seconds in turn; 20 of each kind in the six littered ones."""
+    house = make_house("w1", "w2")
+    pids = {name: house.pid(name) for name in house.processes}
+    pieces = [raw for raw, _ in GARBAGE.values() for _ in range(20)]
+    share = -(-len(pieces) // 6)
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    with redis_client.Redis.from_url(house.settings.broker_url) as client:
+        keep_busy(house, 5, [], client)
+        for window in range(6):
+            rates[False].append(keep_busy(house, 5, [], client))
+            rates[True].append(keep_busy(house, 5, pieces[window * share : (window + 1) * share], client))
+        expected = Counter(reason for _, reason in GARBAGE.values() for _ in range(20))
+        house.until(lambda: letters(house) >= expected, f"every piece is a dead letter: {expected - letters(house)}")
+    ratio = statistics.median(rates[True]) / statistics.median(rates[False])
+    print(f"{len(pieces)} pieces of {len(GARBAGE)} kinds; littered / clean pace {ratio:.2f}; {rates}")
+    assert letters(house) == expected
+    assert {name: house.pid(name) for name in house.processes} == pids, "nobody died"
+    assert house.violations() == []
+    assert ratio >= 0.8
+
+
+def keep_busy(house: House, seconds: float, pieces: list[bytes], client: redis_client.Redis) -> float:
+    """Ten tasks of fifteen steps in flight all the time, `pieces` pushed evenly meanwhile; tasks a second."""
+    began, done, pushed = time.monotonic(), 0, 0
+    flying: list[UUID] = []
+    while (elapsed := time.monotonic() - began) < seconds:
+        due = min(len(pieces), int(len(pieces) * elapsed / seconds) + 1)
+        for raw in pieces[pushed:due]:
+            client.lpush("execute", raw)
+        pushed = due
+        while len(flying) < 10:
+            flying.append(house.submit(fan(2, 6, lambda key: {"agent": "echo", "input": {"key": key}})))
+        rows = house.query("select id from tasks where id = any (%(ids)s) and finished_at is not null", ids=flying)
+        done += len(rows)
+        ended = {row["id"] for row in rows}
+        flying = [task_id for task_id in flying if task_id not in ended]
+    for raw in pieces[pushed:]:
+        client.lpush("execute", raw)
+    for task_id in flying:
+        house.wait(task_id, 30)
+    return done / seconds
 
 
 def letters(house: House) -> Counter[str]:
