@@ -22,7 +22,7 @@ class Step(BaseModel):
     agent: str = Field(min_length=1, max_length=100)
     input: dict[str, Any] = Field(default_factory=dict)
     needs: tuple[StepKey, ...] = ()
-    optional: bool = False
+    optional: bool = Field(default=False, strict=True)
     review: str | None = Field(default=None, max_length=100)
 
 

@@ -98,6 +98,8 @@ class Client:
         idempotency_key: str | None = None,
     ) -> Task:
         """Submit one task. Without `idempotency_key` it gets a random one, so that a repetition of ours is harmless."""
+        if idempotency_key is not None and not (idempotency_key.isascii() and idempotency_key.isprintable()):
+            raise InvalidInput("use printable ASCII characters without spaces", field="idempotency_key")
         given = {"goal": goal, "input": input, "plan": plan, "labels": labels, "deadline_seconds": deadline_seconds}
         body = {"team": team, **{name: value for name, value in given.items() if value not in (None, "")}}
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}

@@ -37,7 +37,7 @@ class Submission(BaseModel):
     input: dict[str, Any] = Field(default_factory=dict)
     plan: Plan | None = None
     labels: dict[LabelName, Label] = Field(default_factory=dict, max_length=50)
-    deadline_seconds: float | None = Field(default=None, gt=0, le=31_536_000)
+    deadline_seconds: float | None = Field(default=None, gt=0, le=31_536_000, strict=True)
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
 
 
@@ -162,10 +162,13 @@ def _check(submission: Submission, team: Team) -> InvalidInput | None:
 
 
 def _refusal(prefix: str, reasons: Sequence[Reason]) -> InvalidInput:
-    first = reasons[0]
-    field = ".".join(part for part in (prefix, first.where) if part)
-    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-    return InvalidInput(f"{first.text}{more}", field=field)
+    """The first reason's field, and the texts of the first few: the second often says what the first one meant."""
+    field = ".".join(part for part in (prefix, reasons[0].where) if part)
+    shown = [
+        reason.text if reason.where == reasons[0].where else f"{reason.where}: {reason.text}" for reason in reasons[:3]
+    ]
+    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+    return InvalidInput("; ".join(shown) + more, field=field)
 
 
 def _prepare(submission: Submission, tenant: str, digest: str, team: Team, traceparent: str | None) -> _Prepared:
@@ -224,7 +227,9 @@ def _take_key(
         tenant=tenant, key=submission.idempotency_key,
     )  # fmt: skip
     if earlier[0]["digest"] != digest:
-        return InvalidInput("this key was used for another submission: use a new key, or send the same body", field="idempotency_key")
+        return InvalidInput(
+            "this key was used for another submission: use a new key, or send the same body", field="idempotency_key"
+        )
     return Created(earlier[0]["task_id"], replayed=True)
 
 

@@ -19,6 +19,7 @@ from workers.agents.load import NotImportable, import_module, load
 from workers.gates import check_names
 from workers.gates.run import BUILT_IN
 from workers.gates.schema import close
+from workers.isolation.linux import die_with_parent
 
 
 class _Wrong(Exception):
@@ -26,6 +27,7 @@ class _Wrong(Exception):
 
 
 def main() -> None:
+    die_with_parent()
     given = json.load(sys.stdin)
     # Whatever the agents' modules print must not get between our lines.
     answers = os.dup(1)

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
@@ -78,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OrchestratorError as error:
-        return _complain(error.text, _code_of(error), debug)
+        field = getattr(error, "field", "")
+        text = f"{field}: {error.text}" if field and not error.text.startswith(field) else error.text
+        return _complain(text, _code_of(error), debug)
     except Exception as error:  # the edge: nobody gets a traceback who did not ask for one
         text = f"unexpected {type(error).__name__}: {error} (run it again with --debug for all of it)"
         return _complain(text, FAILED, debug)
@@ -90,6 +93,7 @@ def make_app() -> App:
         name="orchestrator",
         help="A durable, gated orchestrator for AI agents. `--debug` shows tracebacks.",
         help_format="plaintext",
+        version=version("agent-orchestrator"),
     )
     groups = {name: App(name=name, help=text) for name, text in _GROUPS.items()}
     for group in groups.values():
