@@ -147,9 +147,15 @@ def test_a_task_of_300_steps_survives_the_death_of_everything(dev: Dev) -> None:
             dev.kill(part)
         wait_for_steps(300)
         final = dev.client().wait(task_id, timeout_seconds=60)
+        restarts = {part["name"]: part["restarts"] for part in dev.record()["parts"]}
     finally:
         watch.stop()
     assert (final["state"], final["step_counts"]) == ("succeeded", {"succeeded": 300})
+    # One restart for each kill: what dies must not take anything else with it, a worker with its broker above all.
+    assert {name: count for name, count in restarts.items() if name.startswith("worker")} == {
+        "worker-1": 1,
+        "worker-2": 1,
+    }
     assert watch.answers > 5
     assert watch.found == []
     engine = make_engine(database_url, pool_size=1)
