@@ -26,7 +26,7 @@ from contracts.settlements import (
     Return,
     Settlement,
 )  # fmt: skip
-from contracts.teams import Role
+from contracts.teams import Role, Team
 from contracts.verdicts import Reason
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
@@ -46,11 +46,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Settling:
-    """One attempt to settle: who it is, what was decided, and how it ran."""
+    """One attempt to settle: who it is, what was decided, and how it ran.
+
+    `team` is the attempt's, from whoever has it at hand; a plan that is accepted needs it, and else it is read.
+    """
 
     assignment: Assignment
     settlement: Settlement
     record: Record = field(default_factory=Record)
+    team: Team | None = None
 
     @property
     def key(self) -> tuple[UUID, int]:
@@ -103,8 +107,11 @@ def extend(engine: Engine, held: Sequence[Held], *, lease_seconds: float) -> dic
     return {(row["id"], row["epoch"]): row["cancelled"] for row in rows}
 
 
-def settle(connection: Connection, settlings: Sequence[Settling]) -> Settled:
-    """Write decisions, in the caller's transaction. Lock order: tasks by id, steps by id, then what they wake."""
+def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int = DIRECT_LIMIT) -> Settled:
+    """Write decisions, in the caller's transaction. Lock order: tasks by id, steps by id, then what they wake.
+
+    Of what becomes ready, at most `direct` steps a task are in the answer, for the caller to publish or to claim.
+    """
     groups: dict[type[Settlement], list[Settling]] = defaultdict(list)
     for settling in settlings:
         groups[type(settling.settlement)].append(settling)
@@ -130,14 +137,14 @@ def settle(connection: Connection, settlings: Sequence[Settling]) -> Settled:
         run(connection, "skip", ids=doomed)
     for row in (*_apply(connection, "ask", groups[Ask]), *_apply(connection, "abandon", groups[Abandon])):
         done.add((row["id"], row["epoch"]))
-    for settling in groups[AcceptPlan]:
-        accepted, made = _accept_plan(connection, settling)
-        done.update(accepted)
-        wakeups.extend(made)
+    planned = {(row["id"], row["epoch"]) for row in _apply(connection, "accept_plan", groups[AcceptPlan])}
+    if planned:
+        done |= planned
+        wakeups.extend(_grow(connection, [each for each in groups[AcceptPlan] if each.key in planned], direct))
     parents = freed if _may_have_dependents(groups) else []
     stranded: set[UUID] = set()
     if parents:
-        rows = run(connection, "wake", ids=parents, direct=DIRECT_LIMIT)
+        rows = run(connection, "wake", ids=parents, direct=direct)
         wakeups.extend(wakeups_of(connection, [row for row in rows if row["step_id"] is not None]))
         stranded = {row["stranded_task_id"] for row in rows if row["step_id"] is None} - set(ending)
     if stranded:
@@ -233,7 +240,9 @@ def _item(settling: Settling) -> dict[str, Any]:
             item |= {"question_id": str(new_id()), "text": settlement.text}
         case Abandon():
             item |= {"expired": settlement.expired}
-        case Approve() | AcceptPlan():
+        case AcceptPlan():
+            item |= {"count": len(settlement.plan.steps), "verdicts": _verdicts(settlement)}
+        case Approve():
             pass
     return item
 
@@ -270,26 +279,19 @@ def _may_have_dependents(groups: Mapping[type[Settlement], Sequence[Settling]]) 
     )
 
 
-def _accept_plan(connection: Connection, settling: Settling) -> tuple[set[tuple[UUID, int]], list[Wakeup]]:
-    assignment, settlement, record = settling.assignment, settling.settlement, settling.record
-    if not isinstance(settlement, AcceptPlan):
-        raise TypeError("only an accepted plan is expanded")
-    team = load_team(connection, assignment.tenant, assignment.team_digest)
-    accepted = run(
-        connection,
-        "accept_plan",
-        id=assignment.step_id,
-        epoch=assignment.epoch,
-        count=len(settlement.plan.steps),
-        verdicts=json.dumps(_verdicts(settlement)),
-        log_tail=record.log_tail,
-        code_hash=record.code_hash,
-        seconds=record.seconds,
-    )
-    if not accepted:
-        return set(), []
-    steps, needs = plan_rows(settlement.plan, team, assignment.tenant, assignment.task_id)
-    return {settling.key}, create_steps(connection, steps, needs)
+def _grow(connection: Connection, accepted: Sequence[Settling], direct: int) -> list[Wakeup]:
+    """Create the steps of accepted plans."""
+    steps: list[dict[str, Any]] = []
+    needs: list[dict[str, Any]] = []
+    for each in accepted:
+        if not isinstance(each.settlement, AcceptPlan):
+            raise TypeError("only an accepted plan is expanded")
+        assignment = each.assignment
+        team = each.team or load_team(connection, assignment.tenant, assignment.team_digest)
+        more_steps, more_needs = plan_rows(each.settlement.plan, team, assignment.tenant, assignment.task_id)
+        steps += more_steps
+        needs += more_needs
+    return create_steps(connection, steps, needs, direct=direct)
 
 
 def _queued(row: Mapping[str, Any]) -> dict[str, Any]:

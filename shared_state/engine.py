@@ -1,4 +1,9 @@
-"""The connection pool and the transaction: the only way to Postgres."""
+"""The connection pool and the transaction: the only way to Postgres.
+
+SQLAlchemy keeps the connections; statements are psycopg's own (`statements.py`), prepared and with pinned plans: every
+statement here is written for one way of running it, by index, and nothing should change its mind at three in the night
+because a table was empty when it was first planned. Statements over whole tables lift this for themselves.
+"""
 
 import random
 import secrets
@@ -8,8 +13,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import InterfaceError as WrappedInterfaceError
+from sqlalchemy.exc import OperationalError as WrappedOperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
@@ -21,6 +29,20 @@ T = TypeVar("T")
 _CONFLICTS = {"40001", "40P01"}
 """serialization_failure and deadlock_detected: the whole transaction may be tried again."""
 _ATTEMPTS = 8
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, WrappedOperationalError, WrappedInterfaceError, PoolTimeout)
+_IDLE_SECONDS = 1.0
+"""A connection that was not used for this long is tried before it is handed out: Postgres may have been restarted."""
+_LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
+"""In milliseconds."""
+_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_mergejoin": "off",
+    "enable_hashjoin": "off",
+    "random_page_cost": "1.1",
+    "jit": "off",
+}
 
 
 def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrator") -> Engine:
@@ -30,7 +52,7 @@ def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrato
     connect_args = {
         "connect_timeout": 5,
         "application_name": application,
-        "options": "-c statement_timeout=30000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000",
+        "options": " ".join(f"-c {name}={value}" for name, value in {**_LIMITS, **_PLANS}.items()),
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -39,7 +61,25 @@ def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrato
     common: dict[str, Any] = {"connect_args": connect_args, "hide_parameters": True}
     if pool_size == 0:
         return create_engine(url, poolclass=NullPool, **common)
-    return create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=5, pool_pre_ping=True, **common)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=5, **common)
+    event.listen(engine, "checkin", _note_idle)
+    event.listen(engine, "checkout", _try_idle)
+    return engine
+
+
+def _note_idle(_connection: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _try_idle(connection: psycopg.Connection, record: Any, _proxy: Any) -> None:
+    """Asking every time would cost a round trip and, in autocommit, a transaction each."""
+    if time.monotonic() - record.info.get("idle_since", time.monotonic()) < _IDLE_SECONDS:
+        return
+    try:
+        connection.execute("select")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise DisconnectionError from error
 
 
 @contextmanager
@@ -48,7 +88,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
+    except _AWAY as error:
         if is_conflict(error):
             raise
         raise Unavailable(f"the database does not answer or refuses the work ({_summary(error)})") from error
@@ -60,7 +100,7 @@ def retrying(engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             with transaction(engine) as connection:
                 return work(connection)
-        except DBAPIError as error:
+        except (psycopg.Error, DBAPIError) as error:
             if not is_conflict(error) or attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))
@@ -68,7 +108,7 @@ def retrying(engine: Engine, work: Callable[[Connection], T]) -> T:
 
 
 def is_conflict(error: Exception) -> bool:
-    return getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
+    return getattr(getattr(error, "orig", error), "sqlstate", None) in _CONFLICTS
 
 
 def new_id() -> UUID:
@@ -78,6 +118,6 @@ def new_id() -> UUID:
 
 def _summary(error: Exception) -> str:
     """The server's own first line, which names no secret; the class name where there is none."""
-    original = getattr(error, "orig", None)
+    original = getattr(error, "orig", error)
     diagnosis = getattr(getattr(original, "diag", None), "message_primary", None)
-    return diagnosis or type(original or error).__name__
+    return diagnosis or type(original).__name__

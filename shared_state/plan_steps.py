@@ -75,12 +75,14 @@ def step_row(
 
 
 def create_steps(
-    connection: Connection, steps: Sequence[Mapping[str, Any]], needs: Sequence[Mapping[str, Any]]
+    connection: Connection,
+    steps: Sequence[Mapping[str, Any]],
+    needs: Sequence[Mapping[str, Any]],
+    *,
+    direct: int = DIRECT_LIMIT,
 ) -> list[Wakeup]:
     """Insert steps and needs of any number of tasks in one statement; returns what to publish after the commit."""
-    rows = run(
-        connection, "create_steps", steps=json.dumps(list(steps)), needs=json.dumps(list(needs)), direct=DIRECT_LIMIT
-    )
+    rows = run(connection, "create_steps", steps=json.dumps(steps), needs=json.dumps(needs), direct=direct)
     return wakeups_of(connection, rows)
 
 

@@ -1,12 +1,15 @@
 """SQL by name: one transition or one read, one `.sql` file, readable on one screen and explainable as it stands.
 
-Parameters are psycopg's named ones (`%(ids)s`), so a file runs as it is through SQLAlchemy's driver connection.
+Parameters are psycopg's named ones (`%(ids)s`), so a file runs as it is in the driver; SQLAlchemy
+only lends the connection.
 """
 
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import psycopg
+from psycopg.rows import dict_row
 from sqlalchemy import Connection
 
 
@@ -27,5 +30,9 @@ def run(connection: Connection, name: str, **parameters: Any) -> list[dict[str, 
 
 def query(connection: Connection, sql: str, **parameters: Any) -> list[dict[str, Any]]:
     """Run SQL written where it is used: for reads too small or too variable to deserve a file."""
-    result = connection.exec_driver_sql(sql, parameters)
-    return [dict(row) for row in result.mappings()] if result.returns_rows else []
+    driver: psycopg.Connection[Any] | None = connection.connection.driver_connection
+    if driver is None:
+        raise RuntimeError("the connection was closed")
+    cursor = driver.cursor(row_factory=dict_row)
+    cursor.execute(sql, parameters, prepare=True)
+    return cursor.fetchall() if cursor.description else []

@@ -1,14 +1,18 @@
 -- Take ready (or unclaimed reviewing) steps: only at the epoch the message names, only if nobody moved on since.
 -- The attempt is recorded before anything runs, so that a step that kills its worker still counts its attempts.
 with wanted as (
-    select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch)
+    select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch) order by id
 ), locked as (
-    select s.id, s.epoch
-    from steps s
-    join wanted w on w.id = s.id and w.epoch = s.epoch
-    where s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null
-    order by s.id
-    for update of s
+    select w.*
+    from wanted w
+    cross join lateral (
+        select
+        from steps s
+        where s.id = w.id
+            and s.epoch = w.epoch
+            and (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null)
+        for update
+    ) s
 ), claimed as (
     update steps s
     set state = case s.state when 'ready' then 'running' else 'reviewing' end,

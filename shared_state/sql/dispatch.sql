@@ -35,14 +35,19 @@ with recursive queues as (
     ) o on true
     where w.task_id is not null
 ), chosen as (
-    select o.step_id
-    from outbox o
-    join turns t on t.step_id = o.step_id
+    select t.step_id
+    from turns t
+    cross join lateral (
+        select
+        from outbox o
+        where o.step_id = t.step_id
+            and o.publish_count = 0
+        for update skip locked
+    ) o
     where t.place <= t.room
-    for update of o skip locked
 )
 update outbox o
 set published_at = clock_timestamp(), publish_count = o.publish_count + 1
 from chosen
-where o.step_id = chosen.step_id and o.published_at is null
+where o.step_id = chosen.step_id
 returning o.step_id, o.epoch, o.queue, o.kind, o.traceparent, true as published;

@@ -3,13 +3,18 @@
 with held as (
     select *
     from unnest(%(ids)s::uuid[], %(epochs)s::bigint[], %(progress)s::text[]) as h (id, epoch, progress)
+    order by id
 ), locked as (
-    select s.id, s.epoch, h.progress
-    from steps s
-    join held h on h.id = s.id and h.epoch = s.epoch
-    where s.lease_until is not null
-    order by s.id
-    for update of s
+    select h.*
+    from held h
+    cross join lateral (
+        select
+        from steps s
+        where s.id = h.id
+            and s.epoch = h.epoch
+            and s.lease_until is not null
+        for update
+    ) s
 ), extended as (
     update steps s
     set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)

@@ -2,7 +2,7 @@
 with due as (
     select s.id
     from steps s
-    where s.due_at <= clock_timestamp() and s.state in ('ready', 'reviewing') and s.lease_until is null
+    where s.due_at <= statement_timestamp() and s.finished_at is null and s.lease_until is null
     order by s.due_at
     limit %(limit)s
     for update of s skip locked

@@ -5,6 +5,7 @@ with freed as (
     from dependencies
     where needs_id = any (%(ids)s::uuid[])
     group by step_id
+    order by step_id
 ), linked as (
     update dependencies d
     set input_epoch = o.epoch
@@ -12,12 +13,15 @@ with freed as (
     where d.needs_id = any (%(ids)s::uuid[]) and o.step_id = d.needs_id
 ), locked as (
     -- Skipped ones too: a redrive may be reviving them at this moment, and counting what they need.
-    select s.id, s.state, f.count
-    from steps s
-    join freed f on f.step_id = s.id
-    where s.state in ('blocked', 'skipped')
-    order by s.id
-    for update of s
+    select f.step_id as id, f.count, s.state
+    from freed f
+    cross join lateral (
+        select s.state
+        from steps s
+        where s.id = f.step_id
+            and s.state in ('blocked', 'skipped')
+        for update
+    ) s
 ), woken as (
     update steps s
     set needs_left = s.needs_left - l.count,
@@ -37,12 +41,11 @@ with freed as (
     returning step_id, epoch, queue, kind, traceparent, published_at is not null as published
 ), stranded as (
     -- Everything that needed these was skipped meanwhile, so one of them may have been its task's last open step.
-    select distinct d.task_id
+    select d.task_id
     from dependencies d
     where d.needs_id = any (%(ids)s::uuid[])
-        and not exists (
-            select 1 from dependencies e join locked l on l.id = e.step_id
-            where e.needs_id = d.needs_id and l.state = 'blocked')
+    group by d.needs_id, d.task_id
+    having not bool_or(d.step_id in (select l.id from locked l where l.state = 'blocked'))
 )
 select step_id, epoch, queue, kind, traceparent, published, null::uuid as stranded_task_id from queued
 union all
