@@ -20,6 +20,8 @@ from shared_state.statements import query, run
 
 DIRECT_LIMIT = 20
 """How many ready steps of one task a committing process publishes itself; the rest wait for their turn."""
+MESSAGES_AT_ONCE = 8
+"""Steps of one queue that become ready together travel in about so many messages, so that every worker gets some."""
 CHANNEL = "orchestrator_outbox"
 """LISTEN/NOTIFY channel that wakes the relay when rows wait for it."""
 _RELAY_LOCK = 0x72656C61
@@ -78,7 +80,7 @@ def messages_for(wakeups: Sequence[Wakeup]) -> list[Message]:
     messages = []
     for (queue, kind), group in groups.items():
         refs = [StepRef(id=wakeup.step_id, epoch=wakeup.epoch) for wakeup in group]
-        for chunk in chunk_refs(refs, len(refs) // 32):
+        for chunk in chunk_refs(refs, -(-len(refs) // MESSAGES_AT_ONCE)):
             traceparent = group[0].traceparent if len(chunk) == 1 else None
             messages.append(Message(id=new_id(), kind=kind, queue=queue, steps=chunk, traceparent=traceparent))
     return messages
@@ -103,6 +105,13 @@ def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: flo
             )
         return RelayPass(acted=True)
     return RelayPass(acted=True, dispatched=len(waiting), republished=len(late))
+
+
+def hand_back(engine: Engine, refs: Sequence[StepRef]) -> None:
+    """Steps that a message named and its receiver has no room for: the relay gives them another turn."""
+    with transaction(engine) as connection:
+        run(connection, "unpublish", ids=[ref.id for ref in refs], epochs=[ref.epoch for ref in refs])
+        query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
 
 
 def stage(engine: Engine, limit: int = 1000) -> int:

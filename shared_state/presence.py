@@ -11,9 +11,18 @@ from shared_state.statements import query
 
 def report(
     engine: Engine, name: str, *, host: str, pid: int, queues: Sequence[str], slots: int, busy: int, state: str
-) -> None:
-    """Say that a worker lives, how many of its slots are busy, and whether it is running, draining or gone."""
+) -> int:
+    """Say that a worker lives, how many of its slots are busy, and whether it is running, draining or gone.
+
+    Returns how many workers take from any of the same queues, this one included.
+    """
     with transaction(engine) as connection:
+        peers = query(
+            connection,
+            """select count(*) as count from workers where state = 'running' and name <> %(name)s
+            and seen_at > clock_timestamp() - interval '15 s' and queues ?| %(queues)s::text[]""",
+            name=name, queues=list(queues),
+        )  # fmt: skip
         query(
             connection,
             """insert into workers (name, host, pid, queues, slots, busy, state)
@@ -22,6 +31,7 @@ def report(
                 slots = excluded.slots, queues = excluded.queues, seen_at = clock_timestamp()""",
             name=name, host=host, pid=pid, queues=json.dumps(list(queues)), slots=slots, busy=busy, state=state,
         )  # fmt: skip
+    return 1 + int(peers[0]["count"])
 
 
 def mark_silent(engine: Engine, after_seconds: float) -> int:

@@ -25,6 +25,7 @@ from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
 from workers.isolation import AttemptRunner
+from workers.slots import Slots
 from workers.teams_cache import TeamsCache
 
 log = structlog.get_logger("worker")
@@ -54,7 +55,7 @@ class WorkerProcess:
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
         self._queues = list(queues)
-        self._engine = make_engine(settings.database_url, pool_size=6, application=f"worker {self.name}")
+        self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
         require_head(self._engine)
         keys = signing_keys(settings)
         self._quarantine = Quarantine(lambda messages: dead_letters.record_raw(self._engine, messages))
@@ -63,8 +64,16 @@ class WorkerProcess:
         # One thread: publishing may wait for a broker that is away, and the database thread must not.
         self._outbound = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._heartbeat = Heartbeat(self._engine, lease_seconds=settings.lease_seconds)
+        slots = Slots(settings.worker_slots)
+        # A pool of its own: its one connection keeps its prepared plans, and never waits for a free one.
+        self._batch_engine = make_engine(settings.database_url, pool_size=1, application=f"batcher {self.name}")
         self._batcher = Batcher(
-            self._engine, worker=self.name, lease_seconds=settings.lease_seconds, publish=self._publish
+            self._batch_engine,
+            worker=self.name,
+            queues=queues,
+            slots=slots,
+            lease_seconds=settings.lease_seconds,
+            publish=self._publish,
         )
         self._runner = AttemptRunner()
         bodies = open_bodies(settings.artifact_url)
@@ -73,10 +82,12 @@ class WorkerProcess:
             batcher=self._batcher,
             heartbeat=self._heartbeat,
             runner=self._runner,
+            slots=slots,
             teams=TeamsCache(self._engine),
             artifacts=lambda tenant: ArtifactStore(self._engine, tenant, bodies),
+            hand_back=lambda refs: outbox.hand_back(self._engine, refs),
         )
-        self._delivery = Delivery(house, slots=settings.worker_slots)
+        self._delivery = Delivery(house)
         self._stopping = threading.Event()
         self._drained = threading.Event()
         register_handlers(self.celery, self._delivery)
@@ -122,8 +133,8 @@ class WorkerProcess:
     def _close(self, presence_thread: threading.Thread) -> None:
         self._drained.set()
         self._stopping.set()
-        self._delivery.close()
         self._batcher.stop()
+        self._delivery.close()
         self._outbound.shutdown(wait=True)
         self._heartbeat.stop()
         self._runner.close()
@@ -140,7 +151,7 @@ class WorkerProcess:
 
     def _say(self, state: str) -> None:
         try:
-            presence.report(
+            self._batcher.peers = presence.report(
                 self._engine, self.name, host=socket.gethostname(), pid=os.getpid(), queues=self._queues,
                 slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state,
             )  # fmt: skip

@@ -1,15 +1,17 @@
 """The one database thread of a worker process: claims and settlements of all its slots, several to a transaction.
 
 There is no timer. The thread takes whatever arrived while its last transaction ran, so an idle worker adds no delay
-and a busy one shares its commits.
+and a busy one shares its commits. A transaction that settles steps also claims, for their slots, steps that it has
+just made ready (`take_on`): those need no message, no other worker and no commit of their own.
 """
 
 import queue
 import random
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -18,23 +20,45 @@ from sqlalchemy import Connection, Engine
 from contracts.assignments import Assignment
 from contracts.errors import Unavailable
 from contracts.messages import StepRef
+from contracts.settlements import Return
 from shared_state.attempts import Settled, Settling, claim, is_settled, settle
 from shared_state.engine import retrying
-from shared_state.outbox import Wakeup
+from shared_state.outbox import DIRECT_LIMIT, Wakeup
+from workers.slots import Slots
 
 log = structlog.get_logger("batcher")
 
 
 @dataclass(frozen=True)
+class Claimed:
+    """Steps that are now ours, each with a slot. Their leases count from `asked_at` (monotonic) or later."""
+
+    assignments: Sequence[Assignment]
+    asked_at: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a settlement. `done` is false when somebody else had moved on.
+
+    `taken_on` were claimed with it: the first runs in the slot of the step that was settled, the others have their own.
+    """
+
+    done: bool
+    taken_on: Claimed
+
+
+@dataclass(frozen=True)
 class _Claim:
     refs: Sequence[StepRef]
-    answer: Future[list[Assignment]]
+    then: Callable[[Claimed | Exception], None]
 
 
 @dataclass(frozen=True)
 class _Settle:
     settling: Settling
-    answer: Future[bool]
+    take_on: bool
+    then: Callable[[Written | Exception], None]
 
 
 @dataclass(frozen=True)
@@ -42,15 +66,36 @@ class _Batch:
     claims: list[_Claim]
     settles: list[_Settle]
 
+    def __len__(self) -> int:
+        return len(self.claims) + len(self.settles)
+
+    def split(self) -> Iterable["_Batch"]:
+        """One by one, settlements first."""
+        for settling in self.settles:
+            yield _Batch([], [settling])
+        for claiming in self.claims:
+            yield _Batch([claiming], [])
+
 
 class Batcher:
-    """`claim` and `settle` block their caller until the transaction that holds their part has committed."""
+    """Answers come as a call of `then`, in the database thread, after the commit: it must be quick and not raise."""
 
     def __init__(
-        self, engine: Engine, *, worker: str, lease_seconds: float, publish: Callable[[list[Wakeup]], None]
+        self,
+        engine: Engine,
+        *,
+        worker: str,
+        queues: Iterable[str],
+        slots: Slots,
+        lease_seconds: float,
+        publish: Callable[[list[Wakeup]], None],
     ) -> None:
+        self.peers = 1
+        """How many worker processes share the queues: of many steps made ready at once this one takes on its share."""
         self._engine = engine
         self._worker = worker
+        self._queues = frozenset(queues)
+        self._slots = slots
         self._lease_seconds = lease_seconds
         self._publish = publish
         self._arrivals: queue.SimpleQueue[_Claim | _Settle | None] = queue.SimpleQueue()
@@ -58,17 +103,13 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def claim(self, refs: Sequence[StepRef]) -> list[Assignment]:
-        """The steps of `refs` that are now ours."""
-        request = _Claim(refs, Future())
-        self._arrivals.put(request)
-        return request.answer.result()
+    def claim(self, refs: Sequence[StepRef], then: Callable[[Claimed | Exception], None]) -> None:
+        """Claim what is to be had of `refs`."""
+        self._arrivals.put(_Claim(refs, then))
 
-    def settle(self, settling: Settling) -> bool:
-        """Whether it was written; False means that somebody else had moved on. Raises what the data itself causes."""
-        request = _Settle(settling, Future())
-        self._arrivals.put(request)
-        return request.answer.result()
+    def settle(self, settling: Settling, then: Callable[[Written | Exception], None], *, take_on: bool = False) -> None:
+        """Write one settlement; `then` gets the error that the data itself causes, if any."""
+        self._arrivals.put(_Settle(settling, take_on, then))
 
     def stop(self) -> None:
         """End the thread after what has arrived."""
@@ -79,7 +120,7 @@ class Batcher:
     def _run(self) -> None:
         while True:
             batch, last = self._take()
-            if batch.claims or batch.settles:
+            if len(batch):
                 self._work(batch)
             if last:
                 return
@@ -107,51 +148,118 @@ class Batcher:
                 return
             except Unavailable as error:
                 failures += 1
-                log.warning("database.unavailable", text=error.text, waiting=len(batch.claims) + len(batch.settles))
+                log.warning("database.unavailable", text=error.text, waiting=len(batch))
                 self._stopped.wait(min(2.0, 0.05 * 2.0 ** min(failures, 6)) * random.uniform(0.5, 1.0))
                 if self._stopped.is_set() and failures > 5:
-                    self._fail(batch, error)
+                    _fail(batch, error)
                     return
             except Exception as error:  # one bad row fails a whole batch: find it, and let the others through
-                if len(batch.claims) + len(batch.settles) == 1:
-                    self._fail(batch, error)
+                if len(batch) == 1:
+                    _fail(batch, error)
                     return
-                log.warning("batch.split", error=type(error).__name__, size=len(batch.settles))
-                for settle_request in batch.settles:
-                    self._work(_Batch([], [settle_request]))
-                for claim_request in batch.claims:
-                    self._work(_Batch([claim_request], []))
+                log.warning("batch.split", error=type(error).__name__, size=len(batch))
+                for each in batch.split():
+                    self._work(each)
                 return
 
     def _write(self, batch: _Batch) -> None:
-        settlings = [request.settling for request in batch.settles]
-
-        def work(connection: Connection) -> tuple[Settled, list[Assignment]]:
-            settled = settle(connection, settlings) if settlings else Settled(frozenset(), [])
-            refs = list({(ref.id, ref.epoch): ref for request in batch.claims for ref in request.refs}.values())
-            claimed = claim(connection, refs, worker=self._worker, lease_seconds=self._lease_seconds) if refs else []
-            return settled, claimed
-
-        settled, claimed = retrying(self._engine, work)
-        missing = [settling.key for settling in settlings if settling.key not in settled.done]
-        # An earlier COMMIT whose answer was lost may have written them: then they are ours all the same.
-        written = settled.done | (is_settled(self._engine, missing) if missing else set())
-        self._publish(settled.wakeups)
-        for request in batch.settles:
-            request.answer.set_result(request.settling.key in written)
-        self._hand_out(batch.claims, claimed)
-
-    @staticmethod
-    def _hand_out(claims: Sequence[_Claim], claimed: Sequence[Assignment]) -> None:
-        by_step: dict[UUID, Assignment] = {assignment.step_id: assignment for assignment in claimed}
-        for request in claims:
+        transaction = _Transaction(self._slots, self._queues, self.peers, batch)
+        asked_at = time.monotonic()
+        try:
+            claimed = retrying(
+                self._engine,
+                lambda connection: transaction.work(connection, self._worker, self._lease_seconds),
+            )
+            written = self._written(transaction.settled, batch)
+        except BaseException:
+            transaction.roll_back()
+            raise
+        self._publish(transaction.left)
+        by_step = {assignment.step_id: assignment for assignment in claimed}
+        for claiming in batch.claims:
             # Popped, so that two messages that name the same step do not both get it.
-            mine = [by_step.pop(ref.id, None) for ref in request.refs]
-            request.answer.set_result([assignment for assignment in mine if assignment is not None])
+            mine = [by_step.pop(ref.id, None) for ref in claiming.refs]
+            _answer(claiming.then, Claimed([each for each in mine if each is not None], asked_at))
+        taken_on = list(by_step.values())
+        self._slots.give(transaction.unneeded(len(taken_on)))
+        shares = transaction.share_out(taken_on)
+        for settling in batch.settles:
+            share = shares.get(settling.settling.key, ())
+            _answer(settling.then, Written(settling.settling.key in written, Claimed(share, asked_at)))
 
-    @staticmethod
-    def _fail(batch: _Batch, error: Exception) -> None:
-        for claim_request in batch.claims:
-            claim_request.answer.set_exception(error)
-        for settle_request in batch.settles:
-            settle_request.answer.set_exception(error)
+    def _written(self, settled: Settled, batch: _Batch) -> set[tuple[UUID, int]]:
+        """What a COMMIT whose answer was lost has written may now seem stale: it is ours all the same."""
+        missing = [each.settling.key for each in batch.settles if each.settling.key not in settled.done]
+        return set(settled.done) | (is_settled(self._engine, missing) if missing else set())
+
+
+class _Transaction:
+    """One try after the other at writing a batch: what it settles, and what it takes on."""
+
+    def __init__(self, slots: Slots, queues: frozenset[str], peers: int, batch: _Batch) -> None:
+        self.settled = Settled(frozenset(), [])
+        self.left: list[Wakeup] = []
+        self._slots = slots
+        self._queues = queues
+        self._peers = peers
+        self._batch = batch
+        self._takers: list[tuple[UUID, int]] = []
+        self._spare = 0
+
+    def work(self, connection: Connection, worker: str, lease_seconds: float) -> list[Assignment]:
+        self.roll_back()
+        refs = {(ref.id, ref.epoch): ref for claiming in self._batch.claims for ref in claiming.refs}
+        if self._batch.settles:
+            settlings = [each.settling for each in self._batch.settles]
+            self.settled = settle(connection, settlings, direct=DIRECT_LIMIT + self._slots.free)
+            taken, self.left = self._choose()
+            refs |= {(each.step_id, each.epoch): StepRef(id=each.step_id, epoch=each.epoch) for each in taken}
+        return claim(connection, list(refs.values()), worker=worker, lease_seconds=lease_seconds) if refs else []
+
+    def roll_back(self) -> None:
+        self._slots.give(self._spare)
+        self._spare = 0
+
+    def unneeded(self, taken_on: int) -> int:
+        """Slots that were taken for more steps than there came."""
+        return max(0, self._spare - max(0, taken_on - len(self._takers)))
+
+    def share_out(self, taken_on: list[Assignment]) -> dict[tuple[UUID, int], list[Assignment]]:
+        """One to each settled step that takes one on; the first gets those that have slots of their own as well."""
+        shares = {taker: [each] for taker, each in zip(self._takers, taken_on, strict=False)}
+        if len(taken_on) > len(self._takers):
+            shares[self._takers[0]].extend(taken_on[len(self._takers) :])
+        return shares
+
+    def _choose(self) -> tuple[list[Wakeup], list[Wakeup]]:
+        """Which steps to take on, and which to leave to messages: a step that just failed is better off elsewhere."""
+        self._takers = [each.settling.key for each in self._batch.settles if each.take_on]
+        self._takers = [key for key in self._takers if key in self.settled.done]
+        wakeups = self.settled.wakeups
+        if not self._takers or not wakeups:
+            return [], wakeups
+        failed = {
+            each.settling.assignment.step_id
+            for each in self._batch.settles
+            if isinstance(each.settling.settlement, Return)
+        }
+        offered = [each for each in wakeups if each.queue in self._queues and each.step_id not in failed]
+        share = -(-len(offered) // self._peers)
+        self._spare = self._slots.take_free(share - len(self._takers))
+        taken = offered[: len(self._takers) + self._spare]
+        chosen = {each.step_id for each in taken}
+        return taken, [each for each in wakeups if each.step_id not in chosen]
+
+
+def _fail(batch: _Batch, error: Exception) -> None:
+    for claiming in batch.claims:
+        _answer(claiming.then, error)
+    for settling in batch.settles:
+        _answer(settling.then, error)
+
+
+def _answer(then: Callable[[Any], None], answer: object) -> None:
+    try:
+        then(answer)
+    except Exception:  # the edge of the database thread: one answer's trouble must not cost the others theirs
+        log.exception("batcher.answer")

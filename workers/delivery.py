@@ -6,34 +6,39 @@ process is cut off, as a lapsed lease that somebody else recovers.
 
 import random
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
-from contracts.errors import Failure
-from contracts.messages import Message, SigningKeys, StepRef, decode
-from contracts.outcomes import Done, Failed, Outcome, Planned
+from contracts.errors import Failure, Unavailable
+from contracts.messages import SigningKeys, StepRef, decode
+from contracts.outcomes import Failed, Outcome
 from contracts.policy import decide, decide_failure
-from contracts.settlements import Abandon, Settlement
+from contracts.settlements import Abandon, Return, Settlement
 from contracts.teams import Agent, Role, Team
-from contracts.verdicts import Result, Verdict
 from shared_state.attempts import Record, Settling
-from shared_state.plan_steps import check_inputs
-from workers.batcher import Batcher
-from workers.gates import Subject, run_gates
+from workers.batcher import Batcher, Claimed, Written
+from workers.crew import Crew
+from workers.gates.outcome import gate
 from workers.heartbeat import Heartbeat, Lease, StopReason
 from workers.isolation import Ran
+from workers.slots import Slots
 
 log = structlog.get_logger("delivery")
 
+CHAIN_LIMIT = 10
+"""After so many steps taken on one after the other a slot goes back to the queue's turn: others wait there."""
+PATIENCE_SECONDS = 1.0
+"""How long the steps of a message wait here for free slots before other workers get a chance."""
+
 
 class Runner(Protocol):
-    """Runs one agent's body somewhere; never raises, always comes back soon after the timeout or `cancelled`."""
+    """Runs one agent's body somewhere; never raises."""
 
     def run(
         self,
@@ -44,7 +49,10 @@ class Runner(Protocol):
         progress: Progress,
         timeout_seconds: float,
         cancelled: threading.Event,
-    ) -> Ran: ...
+        then: Callable[[Ran], None],
+    ) -> None:
+        """Call `then` exactly once, in any thread, soon after the body's end, the timeout or `cancelled`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,146 +63,202 @@ class House:
     batcher: Batcher
     heartbeat: Heartbeat
     runner: Runner
+    slots: Slots
     teams: Callable[[str, str], Team]
     """(tenant, digest) -> team, cached."""
     artifacts: Callable[[str], Artifacts]
     """tenant -> its artifacts."""
+    hand_back: Callable[[Sequence[StepRef]], None]
+    """Let the relay publish these steps again."""
+
+
+class _Parcel:
+    """One delivery: over when every step that it names, and every step taken on after one of them, is settled."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._over.set()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._open += count
+            if self._open:
+                self._over.clear()
+
+    def remove(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._over.set()
+
+    def wait(self) -> None:
+        self._over.wait()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One attempt in one slot; `place` counts the steps that its slot has taken on since the message."""
+
+    assignment: Assignment
+    lease: Lease
+    parcel: _Parcel
+    place: int
 
 
 class Delivery:
-    """Handles messages; at most `slots` steps run at once in this process, however many a message names."""
+    """Handles messages; at most as many steps run at once as there are slots, however many a message names."""
 
-    def __init__(self, house: House, *, slots: int) -> None:
+    def __init__(self, house: House) -> None:
         self._house = house
-        self._free = threading.Semaphore(slots)
-        self._pool = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="step")
+        self._slots = house.slots
+        self._crew = Crew()
         self._draining = threading.Event()
 
     def handle(self, wire: object) -> None:
         """One delivery: returns, and is acknowledged, when every step it names is settled or not ours."""
-        message = decode(wire, self._house.keys)
-        waiting = list(message.steps)
-        running: list[Future[None]] = []
+        waiting = decode(wire, self._house.keys).steps
+        parcel = _Parcel()
         while waiting and not self._draining.is_set():
-            taken = self._take_slots(len(waiting))
-            refs, waiting = waiting[:taken], waiting[taken:]
-            assignments = self._claim(message, refs)
-            for _ in range(taken - len(assignments)):
-                self._free.release()
-            running.extend(self._pool.submit(self._attempt, assignment) for assignment in assignments[1:])
-            if assignments:
-                self._attempt(assignments[0])
-        for future in running:
-            future.result()
+            taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
+            if not taken:
+                break
+            parcel.add(1)
+            self._house.batcher.claim(waiting[:taken], partial(self._claimed, parcel, taken))
+            waiting = waiting[taken:]
+        if waiting:
+            self._hand_back(waiting)
+        parcel.wait()
 
     def drain(self) -> None:
         """Claim nothing more. What a message still names stays ready in Postgres and is published again."""
         self._draining.set()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=False)
+        self._crew.close()
 
-    def _take_slots(self, wanted: int) -> int:
-        """At least one, waiting for it; more only if they are free right now."""
-        self._free.acquire()
-        taken = 1
-        while taken < wanted and self._free.acquire(blocking=False):
-            taken += 1
-        return taken
-
-    def _claim(self, message: Message, refs: list[StepRef]) -> list[Assignment]:
+    def _hand_back(self, refs: Sequence[StepRef]) -> None:
         try:
-            assignments = self._house.batcher.claim(refs)
-        except Exception:
-            for _ in refs:
-                self._free.release()
-            raise
-        if len(assignments) < len(refs):
-            log.debug("claim.short", kind=message.kind, named=len(refs), claimed=len(assignments))
-        return assignments
+            self._house.hand_back(refs)
+        except Unavailable as error:  # what is published and never claimed is published again anyway
+            log.warning("hand_back.unavailable", text=error.text, steps=len(refs))
 
-    def _attempt(self, assignment: Assignment) -> None:
-        lease = self._house.heartbeat.hold(assignment)
+    def _claimed(self, parcel: _Parcel, taken: int, answer: Claimed | Exception) -> None:
+        if isinstance(answer, Exception):
+            log.error("claim.failed", error=type(answer).__name__, steps=taken)
+            self._slots.give(taken)
+        else:
+            self._slots.give(taken - len(answer.assignments))
+            self._begin(answer, parcel, place=1)
+        parcel.remove()
+
+    def _begin(self, claimed: Claimed, parcel: _Parcel, *, place: int) -> None:
+        """Have claimed steps run; each has a slot."""
+        hold = self._house.heartbeat.hold
+        turns = [_Turn(each, hold(each, since=claimed.asked_at), parcel, place) for each in claimed.assignments]
+        parcel.add(len(turns))
+        self._crew.put([partial(self._run, turn) for turn in turns])
+
+    def _end(self, turn: _Turn) -> None:
+        self._house.heartbeat.release(turn.lease)
+        self._slots.give(1)
+        turn.parcel.remove()
+
+    def _run(self, turn: _Turn) -> None:
+        """Everything between claim and settlement; nothing is written here."""
+        assignment = turn.assignment
         try:
-            self._settle(self._run(assignment, lease), lease)
+            team = self._house.teams(assignment.tenant, assignment.team_digest)
+            agent = team.agents.get(assignment.agent)
+            if agent is None:
+                failure = Failure(code="agent.unknown", text=f"team {team.name!r} has no agent {assignment.agent!r}")
+                self._settle(turn, Settling(assignment, decide_failure(assignment, failure, team, 0.0)))
+                return
+            self._house.runner.run(
+                agent,
+                assignment,
+                artifacts=self._house.artifacts(assignment.tenant),
+                progress=turn.lease.note,
+                timeout_seconds=agent.timeout_seconds,
+                cancelled=turn.lease.stop,
+                then=partial(self._ran, turn, agent, team),
+            )
+        except Unavailable as error:
+            self._settle(turn, Settling(assignment, _put_off(assignment, error)))
         except Exception:  # the edge of a delivery: whatever went wrong in here, the lease recovers the step
             log.exception("delivery.failed", step_id=str(assignment.step_id), epoch=assignment.epoch)
-        finally:
-            self._house.heartbeat.release(lease)
-            self._free.release()
+            self._end(turn)
 
-    def _run(self, assignment: Assignment, lease: Lease) -> Settling:
-        """Everything between claim and settlement; nothing is written here."""
-        team = self._house.teams(assignment.tenant, assignment.team_digest)
-        agent = team.agents.get(assignment.agent)
-        if agent is None:
-            failure = Failure(code="agent.unknown", text=f"team {team.name!r} has no agent {assignment.agent!r}")
-            return Settling(assignment, decide_failure(assignment, failure, team, 0.0))
-        ran = self._house.runner.run(
-            agent,
-            assignment,
-            artifacts=self._house.artifacts(assignment.tenant),
-            progress=lease.note,
-            timeout_seconds=agent.timeout_seconds,
-            cancelled=lease.stop,
-        )
-        record = Record(log_tail=ran.log_tail or None, code_hash=ran.code_hash, seconds=ran.seconds)
-        return Settling(assignment, self._decide(assignment, lease, agent, team, ran.outcome), record)
-
-    def _decide(self, assignment: Assignment, lease: Lease, agent: Agent, team: Team, outcome: Outcome) -> Settlement:
-        if lease.reason is StopReason.CANCELLED:
-            return Abandon()
-        if lease.reason is StopReason.STOPPED and isinstance(outcome, Failed):
-            failure = Failure(code="worker.stopped", text="the worker was stopped before the step ended")
-            return decide_failure(assignment, failure, team, 0.0)
-        verdicts = _gate(assignment, agent, team, outcome)
-        return decide(assignment, outcome, verdicts, team, random.random())
-
-    def _settle(self, settling: Settling, lease: Lease) -> None:
-        assignment = settling.assignment
-        if lease.reason is StopReason.LOST:
-            log.warning("attempt.lost", step_id=str(assignment.step_id), epoch=assignment.epoch)
-            return
+    def _ran(self, turn: _Turn, agent: Agent, team: Team, ran: Ran) -> None:
         try:
-            written = self._house.batcher.settle(settling)
-        except (
-            Exception
-        ) as error:  # Postgres refuses this very output (a value it cannot store): that is the attempt's failure
-            log.exception("settle.refused", step_id=str(assignment.step_id), epoch=assignment.epoch)
-            failure = Failure(code="internal", text=f"the result could not be stored ({type(error).__name__})")
-            team = self._house.teams(assignment.tenant, assignment.team_digest)
-            settlement = decide_failure(assignment, failure, team, random.random())
-            written = self._house.batcher.settle(Settling(assignment, settlement))
-        log.info(
-            "attempt.settled" if written else "attempt.stale",
-            task_id=str(assignment.task_id),
-            step_id=str(assignment.step_id),
-            epoch=assignment.epoch,
-            agent=assignment.agent,
-            outcome=settling.settlement.type,
-        )
-        if not written and lease.reason is None:
+            record = Record(log_tail=ran.log_tail or None, code_hash=ran.code_hash, seconds=ran.seconds)
+            settlement = self._decide(turn, agent, team, ran.outcome)
+            self._settle(turn, Settling(turn.assignment, settlement, record, team))
+        except Exception:  # as above
+            log.exception("delivery.failed", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch)
+            self._end(turn)
+
+    @staticmethod
+    def _decide(turn: _Turn, agent: Agent, team: Team, outcome: Outcome) -> Settlement:
+        if turn.lease.reason is StopReason.CANCELLED:
+            return Abandon()
+        if turn.lease.reason is StopReason.STOPPED and isinstance(outcome, Failed):
+            failure = Failure(code="worker.stopped", text="the worker was stopped before the step ended")
+            return decide_failure(turn.assignment, failure, team, 0.0)
+        verdicts = gate(turn.assignment, agent, team, outcome)
+        return decide(turn.assignment, outcome, verdicts, team, random.random())
+
+    def _settle(self, turn: _Turn, settling: Settling) -> None:
+        if turn.lease.reason is StopReason.LOST:
+            log.warning("attempt.lost", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch)
+            self._end(turn)
+            return
+        take_on = turn.place < CHAIN_LIMIT and not self._draining.is_set()
+        self._house.batcher.settle(settling, partial(self._settled, turn, settling), take_on=take_on)
+
+    def _settled(self, turn: _Turn, settling: Settling, answer: Written | Exception) -> None:
+        if isinstance(answer, Exception):
+            self._refused(turn, settling, answer)
+            return
+        _report(settling, answer.done)
+        if not answer.done and turn.lease.reason is None and not isinstance(settling.settlement, Abandon):
             # Cancelled between the last heartbeat and the settlement: the attempt ends with its task.
-            self._house.batcher.settle(Settling(assignment, Abandon(), settling.record))
+            abandoned = Settling(turn.assignment, Abandon(), settling.record)
+            self._house.batcher.settle(abandoned, partial(self._settled, turn, abandoned))
+            return
+        if answer.taken_on.assignments:
+            self._begin(answer.taken_on, turn.parcel, place=turn.place + 1)
+            self._house.heartbeat.release(turn.lease)
+            turn.parcel.remove()
+        else:
+            self._end(turn)
+
+    def _refused(self, turn: _Turn, settling: Settling, error: Exception) -> None:
+        """Postgres refuses this very output (a value it cannot store): that is the attempt's failure."""
+        log.error("settle.refused", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch, exc_info=error)
+        if settling.team is None:
+            self._end(turn)
+            return
+        failure = Failure(code="internal", text=f"the result could not be stored ({type(error).__name__})")
+        settlement = decide_failure(turn.assignment, failure, settling.team, random.random())
+        again = Settling(turn.assignment, settlement)
+        self._house.batcher.settle(again, partial(self._settled, turn, again))
 
 
-def _gate(assignment: Assignment, agent: Agent, team: Team, outcome: Outcome) -> tuple[Verdict, ...]:
-    """Run the gates on what was made; only an output or a plan has any."""
-    match outcome:
-        case Done(output=output):
-            schemas = team.schemas.get(assignment.agent)
-            subject = Subject(
-                output=output,
-                input=assignment.input,
-                inputs=assignment.inputs,
-                agent=assignment.agent,
-                output_schema=schemas.output if schemas is not None else None,
-                output_bytes_limit=team.bounds.output_bytes,
-            )
-            return run_gates(agent.gates, subject)
-        case Planned(plan=plan) if assignment.role is Role.PLANNER:
-            known = [step for step in plan.steps if step.agent in team.agents]
-            reasons = tuple(check_inputs(known, team))
-            return (Verdict(gate="plan", result=Result.FAIL if reasons else Result.PASS, reasons=reasons),)
-        case _:
-            return ()
+def _put_off(assignment: Assignment, error: Unavailable) -> Return:
+    """The step has done nothing wrong: it goes back without having used up an attempt."""
+    failure = Failure(code="worker.stopped", text=f"the step could not begin: {error.text}"[:4000])
+    return Return(to="reviewing" if assignment.role is Role.REVIEWER else "ready", failure=failure)
+
+
+def _report(settling: Settling, done: bool) -> None:
+    assignment = settling.assignment
+    log.info(
+        "attempt.settled" if done else "attempt.stale",
+        task_id=str(assignment.task_id),
+        step_id=str(assignment.step_id),
+        epoch=assignment.epoch,
+        agent=assignment.agent,
+        outcome=settling.settlement.type,
+    )

@@ -70,8 +70,9 @@ class Heartbeat:
         self._thread.start()
         self._watchdog.start()
 
-    def hold(self, assignment: Assignment) -> Lease:
-        lease = Lease(assignment.step_id, assignment.epoch, self._clock())
+    def hold(self, assignment: Assignment, *, since: float | None = None) -> Lease:
+        """Keep the lease of a claim that was asked for at `since`, by this heartbeat's clock."""
+        lease = Lease(assignment.step_id, assignment.epoch, self._clock() if since is None else since)
         with self._lock:
             self._leases[lease.step_id, lease.epoch] = lease
         return lease
@@ -99,7 +100,9 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            leases = self._held()
+            # A lease that was taken or lengthened just now can wait for the next beat; most steps are over by then.
+            due = self._clock() - self._interval / 2
+            leases = [lease for lease in self._held() if lease.confirmed_at < due]
             if leases:
                 self._beat(leases)
 

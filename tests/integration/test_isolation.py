@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from uuid import UUID
 
@@ -216,7 +218,8 @@ def run(
     **options: Any,
 ) -> Ran:
     module = call if ":" in call else f"sample_bodies:{call}"
-    return runner.run(
+    start = partial(
+        runner.run,
         options.pop("agent", None) or Agent(call=module, **options),
         assignment(given),
         artifacts=artifacts or HeldArtifacts(),
@@ -224,6 +227,14 @@ def run(
         timeout_seconds=timeout_seconds,
         cancelled=cancelled or threading.Event(),
     )
+    if isinstance(runner, ProcessRunner):
+        return start()
+    answers: SimpleQueue[Ran] = SimpleQueue()
+    # In a thread of its own: a body that is given up comes back to its caller when it will.
+    threading.Thread(target=start, kwargs={"then": answers.put}, daemon=True).start()
+    ran = answers.get(timeout=timeout_seconds + 5)
+    assert answers.empty()
+    return ran
 
 
 def failure(ran: Ran) -> Failure:

@@ -4,19 +4,26 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from contracts.assignments import Assignment
+from contracts.errors import Failure
 from contracts.messages import StepRef
-from contracts.settlements import Accept
+from contracts.settlements import Accept, Propose, Return
+from contracts.topology import QUEUE_OF_ROLE
 from shared_state import sweep, tasks
 from shared_state.attempts import Settling
 from shared_state.engine import make_engine
+from shared_state.outbox import Wakeup
 from tests.integration.driver import Driver
-from workers.batcher import Batcher
+from workers.batcher import Batcher, Written
+from workers.crew import Crew
 from workers.heartbeat import Heartbeat, StopReason
+from workers.slots import Slots
 
 
 @pytest.fixture
@@ -31,19 +38,48 @@ def eventually(done: Callable[[], bool], seconds: float = 10) -> None:
         threading.Event().wait(0.02)
 
 
+class Waiting:
+    """A batcher whose answers are waited for."""
+
+    def __init__(self, engine: Engine, *, slots: int = 100, queues: tuple[str, ...] = tuple(QUEUE_OF_ROLE.values())):
+        self.slots = Slots(slots)
+        self.published: list[Wakeup] = []
+        self.batcher = Batcher(
+            engine, worker="w1", queues=queues, slots=self.slots, lease_seconds=30, publish=self.published.extend
+        )
+
+    def claim(self, named: list[StepRef]) -> list[Assignment]:
+        answers: SimpleQueue[Any] = SimpleQueue()
+        self.batcher.claim(named, answers.put)
+        return list(raised(answers.get(timeout=10)).assignments)
+
+    def settle(self, settling: Settling) -> bool:
+        return self.settle_and_take_on(settling, take_on=False).done
+
+    def settle_and_take_on(self, settling: Settling, *, take_on: bool = True) -> Written:
+        answers: SimpleQueue[Any] = SimpleQueue()
+        self.batcher.settle(settling, answers.put, take_on=take_on)
+        return raised(answers.get(timeout=10))
+
+
+def raised(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 @pytest.fixture
 def batcher(driver: Driver) -> Any:
-    published: list[Any] = []
-    batcher = Batcher(driver.engine, worker="w1", lease_seconds=30, publish=published.extend)
-    yield batcher
-    batcher.stop()
+    waiting = Waiting(driver.engine)
+    yield waiting
+    waiting.batcher.stop()
 
 
 def refs(driver: Driver) -> list[StepRef]:
     return [StepRef(id=row["step_id"], epoch=row["epoch"]) for row in driver.ready()]
 
 
-def test_two_messages_that_name_one_step_do_not_both_get_it(driver: Driver, batcher: Batcher) -> None:
+def test_two_messages_that_name_one_step_do_not_both_get_it(driver: Driver, batcher: Waiting) -> None:
     driver.submit([{"id": f"s{n}"} for n in range(20)])
     named = refs(driver)
     with ThreadPoolExecutor(8) as pool:
@@ -53,7 +89,7 @@ def test_two_messages_that_name_one_step_do_not_both_get_it(driver: Driver, batc
     sweep.sweep(driver.engine)
 
 
-def test_one_settlement_that_cannot_be_stored_does_not_stop_its_neighbours(driver: Driver, batcher: Batcher) -> None:
+def test_one_settlement_that_cannot_be_stored_does_not_stop_its_neighbours(driver: Driver, batcher: Waiting) -> None:
     task_id = driver.submit([{"id": f"s{n}"} for n in range(6)])
     claimed = batcher.claim(refs(driver))
 
@@ -67,19 +103,19 @@ def test_one_settlement_that_cannot_be_stored_does_not_stop_its_neighbours(drive
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(settle, range(6)))
     assert [answer for n, answer in enumerate(answers) if n != 3] == [True] * 5
-    assert answers[3] == "DataError"
+    assert answers[3] == "UntranslatableCharacter"
     assert sorted(driver.states(task_id).values()) == ["running"] + ["succeeded"] * 5
     assert batcher.settle(Settling(claimed[3], Accept(output="mended")))
 
 
-def test_a_settlement_whose_answer_was_lost_counts_as_written(driver: Driver, batcher: Batcher) -> None:
+def test_a_settlement_whose_answer_was_lost_counts_as_written(driver: Driver, batcher: Waiting) -> None:
     driver.submit([{"id": "a"}])
     (a,) = batcher.claim(refs(driver))
     assert driver.settle(a)[0]  # as if an earlier COMMIT of the same settlement had gone through unseen
     assert batcher.settle(Settling(a, Accept(output={"from": "a"})))
 
 
-def test_a_zombies_settlement_does_not_count_as_written(driver: Driver, batcher: Batcher) -> None:
+def test_a_zombies_settlement_does_not_count_as_written(driver: Driver, batcher: Waiting) -> None:
     driver.submit([{"id": "a"}])
     (a,) = batcher.claim(refs(driver))
     driver.lapse()
@@ -119,3 +155,97 @@ def test_a_worker_that_is_cut_off_stops_its_work_before_its_lease_ends(driver: D
     finally:
         heartbeat.stop()
         nowhere.dispose()
+
+
+def chain(driver: Driver, count: int) -> None:
+    driver.submit([{"id": "s0"}, *({"id": f"s{n}", "needs": [f"s{n - 1}"]} for n in range(1, count))])
+
+
+def test_a_settlement_takes_on_what_it_made_ready(driver: Driver, batcher: Waiting) -> None:
+    chain(driver, 3)
+    (first,) = batcher.claim(refs(driver))
+    written = batcher.settle_and_take_on(Settling(first, Accept(output=1)))
+    assert written.done
+    (second,) = written.taken_on.assignments
+    assert (second.key, second.inputs) == ("s1", {"s0": 1})
+    assert not batcher.published
+    assert not refs(driver)
+    third = batcher.settle_and_take_on(Settling(second, Accept(output=2)), take_on=False)
+    assert not third.taken_on.assignments
+    assert [each.step_id for each in batcher.published] == [each.id for each in refs(driver)]
+
+
+def test_a_stale_settlement_takes_nothing_on(driver: Driver, batcher: Waiting) -> None:
+    chain(driver, 2)
+    (first,) = batcher.claim(refs(driver))
+    driver.lapse()
+    sweep.sweep(driver.engine)
+    written = batcher.settle_and_take_on(Settling(first, Accept(output=1)))
+    assert not written.done
+    assert not written.taken_on.assignments
+
+
+def test_a_step_that_failed_is_left_to_others(driver: Driver, batcher: Waiting) -> None:
+    driver.submit([{"id": "a"}])
+    (a,) = batcher.claim(refs(driver))
+    failed = Return(failure=Failure(code="agent.error", text="no"))
+    written = batcher.settle_and_take_on(Settling(a, failed))
+    assert written.done
+    assert not written.taken_on.assignments
+    assert [each.step_id for each in batcher.published] == [a.step_id]
+
+
+def test_steps_of_queues_that_this_worker_does_not_serve_are_published(driver: Driver) -> None:
+    executor = Waiting(driver.engine, queues=("execute",))
+    driver.submit([{"id": "a", "review": "judge"}])
+    try:
+        (a,) = executor.claim(refs(driver))
+        written = executor.settle_and_take_on(Settling(a, Propose(output=1)))
+        assert written.done
+        assert not written.taken_on.assignments
+        assert [each.kind for each in executor.published] == ["review"]
+    finally:
+        executor.batcher.stop()
+
+
+@pytest.mark.parametrize(("slots", "peers", "taken"), [(50, 1, 30), (50, 3, 10), (5, 1, 6), (0, 2, 1)])
+def test_of_many_steps_a_worker_takes_on_its_share_as_far_as_slots_are_free(
+    driver: Driver, slots: int, peers: int, taken: int
+) -> None:
+    waiting = Waiting(driver.engine, slots=slots)
+    waiting.batcher.peers = peers
+    driver.submit([{"id": "first"}, *({"id": f"s{n}", "needs": ["first"]} for n in range(30))])
+    try:
+        (first,) = waiting.claim(refs(driver))
+        written = waiting.settle_and_take_on(Settling(first, Accept(output=1)))
+        assert len(written.taken_on.assignments) == taken
+        assert waiting.slots.free == slots - (taken - 1)  # one goes on in the slot of the step that was settled
+        published = {each.step_id for each in waiting.published}
+        assert published.isdisjoint(each.step_id for each in written.taken_on.assignments)
+    finally:
+        waiting.batcher.stop()
+
+
+def test_slots_are_taken_as_they_are_free() -> None:
+    slots = Slots(3)
+    assert slots.take(2, timeout_seconds=0) == 2
+    assert slots.take_free(5) == 1
+    assert slots.take_free(1) == 0
+    assert slots.take(1, timeout_seconds=0.01) == 0
+    threading.Timer(0.05, slots.give, [2]).start()
+    assert slots.take(5, timeout_seconds=5) == 2
+    assert slots.free == 0
+
+
+def test_the_crew_runs_everything_at_once_where_it_has_to() -> None:
+    crew = Crew()
+    together = threading.Barrier(21)
+    try:
+        crew.put([lambda: together.wait(10)] * 20)
+        together.wait(10)  # only when all twenty wait as well
+        count: SimpleQueue[int] = SimpleQueue()
+        for _ in range(50):
+            crew.put([lambda: count.put(1)] * 20)
+        assert sum(count.get(timeout=10) for _ in range(1000)) == 1000
+    finally:
+        crew.close()

@@ -1,6 +1,7 @@
 """Runs one attempt where its agent says it runs."""
 
 import threading
+from collections.abc import Callable
 
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
@@ -31,10 +32,21 @@ class AttemptRunner:
         progress: Progress,
         timeout_seconds: float,
         cancelled: threading.Event,
-    ) -> Ran:
-        """One attempt to its outcome, within the timeout and a second. Never raises."""
-        runner = self._thread if agent.isolation is Isolation.THREAD else self._process
-        return runner.run(
+        then: Callable[[Ran], None],
+    ) -> None:
+        """One attempt. `then` gets its outcome, once, within the timeout and a second. Never raises by itself."""
+        if agent.isolation is Isolation.THREAD:
+            self._thread.run(
+                agent,
+                assignment,
+                artifacts=artifacts,
+                progress=progress,
+                timeout_seconds=timeout_seconds,
+                cancelled=cancelled,
+                then=then,
+            )
+            return
+        ran = self._process.run(
             agent,
             assignment,
             artifacts=artifacts,
@@ -42,6 +54,7 @@ class AttemptRunner:
             timeout_seconds=timeout_seconds,
             cancelled=cancelled,
         )
+        then(ran)
 
     def close(self) -> None:
         """Ends whatever still runs."""

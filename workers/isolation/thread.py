@@ -1,13 +1,14 @@
-"""Isolation `thread`: an agent's body in a thread of the worker, for agents that only wait for something.
+"""Isolation `thread`: an agent's body in the thread that it is given, for agents that only wait for something.
 
-A thread cannot be killed: past its time an attempt is given up, and its thread is left to end when it will.
+A thread cannot be killed: past its time an attempt is given up, by a watcher that hands on its outcome, and its thread
+is left to end when it will.
 """
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from queue import SimpleQueue
 
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
@@ -19,21 +20,43 @@ from workers.agents.load import Loaded, NotImportable, load
 from workers.isolation.ran import LOG_TAIL_BYTES, Ran
 
 _LOOK_SECONDS = 0.25
-"""How often a cancellation is looked for."""
+"""How often cancellations and overdue attempts are looked for."""
 
 
 class Job:
-    """One attempt on its way through a thread. `outcome` and `code_hash` are set before `done`."""
+    """One attempt in a thread, whose outcome is handed on once: by the thread, or by the watcher that gave it up."""
 
-    def __init__(self, call: str, assignment: Assignment, artifacts: Artifacts, progress: Progress, deadline: float):
-        self.call = call
-        self.assignment = assignment
-        self.log = TailHandler()
-        context = make_context(assignment, artifacts, progress, deadline)
-        self.context = replace(context, log=_make_log(self.log))
-        self.done = threading.Event()
-        self.outcome: Outcome | None = None
+    def __init__(
+        self,
+        assignment: Assignment,
+        artifacts: Artifacts,
+        progress: Progress,
+        timeout_seconds: float,
+        cancelled: threading.Event,
+        then: Callable[[Ran], None],
+    ) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.cancelled = cancelled
         self.code_hash: str | None = None
+        self.over = False
+        self._then = then
+        self._started_at = time.monotonic()
+        self._log = TailHandler()
+        context = make_context(assignment, artifacts, progress, time.time() + timeout_seconds)
+        self.context = replace(context, log=_make_log(self._log))
+
+    def is_overdue(self) -> bool:
+        return time.monotonic() >= self._started_at + self.timeout_seconds
+
+    def hand_on(self, outcome: Outcome) -> None:
+        ran = Ran(
+            outcome=outcome,
+            log_tail=clean_text(self._log.text, LOG_TAIL_BYTES),
+            code_hash=self.code_hash,
+            seconds=time.monotonic() - self._started_at,
+            peak_memory_bytes=None,
+        )
+        self._then(ran)
 
 
 class TailHandler(logging.Handler):
@@ -49,19 +72,21 @@ class TailHandler(logging.Handler):
 
 
 class ThreadRunner:
-    """Runs attempts from any number of threads. `abandoned_count` is how many threads were given up and still run."""
+    """Runs attempts in its callers' threads. `abandoned_count` is how many of them were given up and still run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[SimpleQueue[Job | None]] = []
-        self._loaded: dict[str, Loaded] = {}
-        self._abandoned: set[Job] = set()
+        self._jobs: set[Job] = set()
+        self._abandoned = 0
+        self._some = threading.Event()
         self._closed = threading.Event()
+        self._loaded: dict[str, Loaded] = {}
+        self._watcher = threading.Thread(target=self._watch, name="attempt-watcher", daemon=True)
+        self._watcher.start()
 
     @property
     def abandoned_count(self) -> int:
-        with self._lock:
-            return len(self._abandoned)
+        return self._abandoned
 
     def run(
         self,
@@ -72,99 +97,68 @@ class ThreadRunner:
         progress: Progress,
         timeout_seconds: float,
         cancelled: threading.Event,
-    ) -> Ran:
-        """One attempt to its outcome, within the timeout. Never raises."""
-        started_at = time.monotonic()
-        job = Job(agent.call or "", assignment, artifacts, progress, time.time() + timeout_seconds)
-        outcome: Outcome | None
+        then: Callable[[Ran], None],
+    ) -> None:
+        """One attempt. `then` gets what came of it, within the timeout; the call returns when the body does."""
+        job = Job(assignment, artifacts, progress, timeout_seconds, cancelled, then)
+        with self._lock:
+            self._jobs.add(job)
+        self._some.set()
         try:
-            self._give(job)
-        except RuntimeError as error:
-            outcome = fail("internal", f"this worker cannot start another thread: {error}")
-        else:
-            outcome = self._wait(job, started_at + timeout_seconds, timeout_seconds, cancelled)
-        return Ran(
-            outcome=outcome,
-            log_tail=clean_text(job.log.text, LOG_TAIL_BYTES),
-            code_hash=job.code_hash,
-            seconds=time.monotonic() - started_at,
-            peak_memory_bytes=None,
-        )
+            outcome = self._invoke(job, agent.call or "", assignment)
+        except BaseException as error:
+            outcome = Failed(failure=explain(error))
+        with self._lock:
+            if job.over:
+                self._abandoned -= 1
+                return
+            job.over = True
+            self._jobs.discard(job)
+        job.hand_on(outcome)
 
     def close(self) -> None:
-        """Idle threads end, attempts that run are given up."""
+        """Attempts that run are given up."""
         self._closed.set()
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for queue in idle:
-            queue.put(None)
+        self._some.set()
+        self._watcher.join(timeout=2)
 
-    def _wait(self, job: Job, deadline: float, timeout_seconds: float, cancelled: threading.Event) -> Outcome:
-        while not job.done.wait(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
-            if cancelled.is_set():
-                verdict = fail("task.cancelled", "the task was cancelled")
-            elif self._closed.is_set():
-                verdict = fail("worker.stopped", "the worker was stopped before the attempt ended")
-            elif time.monotonic() >= deadline:
-                verdict = fail("bound.time", f"the attempt ran longer than {timeout_seconds:g} s")
-            else:
-                continue
-            if self._abandon(job):
-                return verdict
-        return job.outcome or fail("internal", "the attempt's thread ended without an outcome")
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            self._some.wait()
+            self._closed.wait(_LOOK_SECONDS)
+            with self._lock:
+                jobs = list(self._jobs)
+                if not jobs:
+                    self._some.clear()
+            for job in jobs:
+                self._look_at(job)
 
-    def _give(self, job: Job) -> None:
+    def _look_at(self, job: Job) -> None:
+        if job.cancelled.is_set():
+            outcome = fail("task.cancelled", "the task was cancelled")
+        elif self._closed.is_set():
+            outcome = fail("worker.stopped", "the worker was stopped before the attempt ended")
+        elif job.is_overdue():
+            outcome = fail("bound.time", f"the attempt ran longer than {job.timeout_seconds:g} s")
+        else:
+            return
         with self._lock:
-            if self._idle:
-                self._idle.pop().put(job)
+            if job.over:
                 return
-        queue: SimpleQueue[Job | None] = SimpleQueue()
-        queue.put(job)
-        threading.Thread(target=self._serve, args=(queue,), name="agent", daemon=True).start()
+            job.over = True
+            self._jobs.discard(job)
+            self._abandoned += 1
+        job.hand_on(outcome)
 
-    def _abandon(self, job: Job) -> bool:
-        """False where the job was done in this very moment."""
-        with self._lock:
-            if job.done.is_set():
-                return False
-            self._abandoned.add(job)
-            return True
-
-    def _serve(self, queue: "SimpleQueue[Job | None]") -> None:
-        while (job := queue.get()) is not None:
-            try:
-                outcome = self._invoke(job)
-            except BaseException as error:
-                outcome = Failed(failure=explain(error))
-            if not self._finish(job, outcome, queue):
-                return
-
-    def _invoke(self, job: Job) -> Outcome:
-        try:
-            loaded = self._load(job.call)
-        except NotImportable as error:
-            return fail(error.code, error.text, error.detail)
-        job.code_hash = loaded.code_hash
-        return invoke(loaded, job.assignment, job.context)
-
-    def _load(self, call: str) -> Loaded:
+    def _invoke(self, job: Job, call: str, assignment: Assignment) -> Outcome:
         loaded = self._loaded.get(call)
         if loaded is None:
-            loaded = self._loaded[call] = load(call)
-        return loaded
-
-    def _finish(self, job: Job, outcome: Outcome, queue: "SimpleQueue[Job | None]") -> bool:
-        """Hand over the outcome; false when this thread is to end, because it was given up or all is over."""
-        with self._lock:
-            job.outcome = outcome
-            job.done.set()
-            if job in self._abandoned:
-                self._abandoned.remove(job)
-                return False
-            if self._closed.is_set():
-                return False
-            self._idle.append(queue)
-            return True
+            try:
+                loaded = self._loaded[call] = load(call)
+            except NotImportable as error:
+                return fail(error.code, error.text, error.detail)
+        job.code_hash = loaded.code_hash
+        return invoke(loaded, assignment, job.context)
 
 
 def _make_log(handler: logging.Handler) -> logging.Logger:
