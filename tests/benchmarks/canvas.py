@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import redis
 from celery import Celery, chain, group
-from celery.result import denied_join_result
+from celery.backends.redis import RedisBackend, ResultConsumer
 
 from orchestrator import launch
 from orchestrator.embedded import EmbeddedRedis
@@ -30,9 +30,21 @@ DATABASE = 1
 """Of the same Redis server; ours uses 0."""
 
 
-def make_canvas(url: str) -> Celery:
+class Unwatched(ResultConsumer):
+    """Celery subscribes to every member of a group as it is made. The driver looks at results by itself, so it is
+    spared that, which would cost it time and outlive its Redis at the end of a run."""
+
+    def consume_from(self, task_id: str) -> None:
+        """Called once per result; here nothing waits for it."""
+
+
+class DriverBackend(RedisBackend):
+    ResultConsumer = Unwatched
+
+
+def make_canvas(url: str, backend: str | None = None) -> Celery:
     """Everything that is not named here is Celery's default."""
-    app = Celery("canvas", broker=url, backend=url, set_as_current=True)
+    app = Celery("canvas", broker=url, backend=backend or url, set_as_current=True)
     app.conf.broker_connection_retry_on_startup = True
 
     @app.task(name="plan")
@@ -62,12 +74,9 @@ class Canvas:
         self._slots = slots
         self._server = server
         self._url = urlsplit(server.url)._replace(path=f"/{DATABASE}").geturl()
-        self._app = make_canvas(self._url)
+        self._app = make_canvas(self._url, f"{__name__}:{DriverBackend.__name__}+{self._url}")
         self._count = 0
-        self._open = ExitStack()
-        self._client = self._open.enter_context(redis.Redis.from_url(self._url))
-        # Ends are seen by looking at the results, as ours are; a subscription per result would only cost it time.
-        self._open.enter_context(denied_join_result())
+        self._client = redis.Redis.from_url(self._url)
         self._workers = {name: self._start_worker(name) for name in (f"canvas{n}" for n in range(workers))}
         await_workers(self._app, workers)
 
@@ -103,7 +112,7 @@ class Canvas:
             with suppress(subprocess.TimeoutExpired):
                 worker.wait(10)
             worker.kill()
-        self._open.close()
+        self._client.close()
 
     def _submit(self, workload: Workload) -> str:
         self._count += 1
