@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from contracts.errors import InvalidInput, OrchestratorError, Unavailable
-from orchestrator.refusals import error_of
+from orchestrator.refusals import TooLarge, error_of
 from shared_state import settings
 from shared_state.shapes import (
     Created,
@@ -28,7 +28,6 @@ from shared_state.shapes import (
     Queue,
     Readiness,
     Redriven,
-    Refused,
     Result,
     Step,
     StepDetail,
@@ -40,6 +39,8 @@ from shared_state.shapes import (
 )
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
+LIST_LIMIT = 1000
+"""The tasks of one list."""
 _PAGE = 200
 _SILENCE_SECONDS = 45.0
 """A live stream that is silent for longer (three heartbeats) is dead."""
@@ -103,15 +104,19 @@ class Client:
         given = {"goal": goal, "input": input, "plan": plan, "labels": labels, "deadline_seconds": deadline_seconds}
         body = {"team": team, **{name: value for name, value in given.items() if value not in (None, "")}}
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        try:
-            return cast(Task, self._send("POST", "/tasks", body=body, headers=headers))
-        except Unavailable:
-            return cast(Task, self._send("POST", "/tasks", body=body, headers=headers))
+        return cast(Task, self._send_again("/tasks", body, headers))
 
-    def submit_many(self, tasks: Sequence[Mapping[str, Any]]) -> list[Created | Refused]:
-        """Up to 1,000 tasks, each an object with the fields of `submit`; for each its id or its problem, in order."""
-        answer = self._send("POST", "/tasks", body=[dict(task) for task in tasks])
-        return cast(list[Created | Refused], answer["items"])
+    def submit_many(self, tasks: Sequence[Mapping[str, Any]]) -> list[Created | OrchestratorError]:
+        """Any number of tasks, each an object with the fields of `submit`; for each its id or its error, in order.
+
+        They are sent 1,000 at a time, and those of one sending are accepted together. An item without
+        `idempotency_key` gets a random one, so that a repetition of ours is harmless.
+        """
+        keyed = [{"idempotency_key": str(uuid.uuid4()), **task} for task in tasks]
+        made: list[Created | OrchestratorError] = []
+        for start in range(0, len(keyed), LIST_LIMIT):
+            made += self._submit_list(keyed[start : start + LIST_LIMIT], start)
+        return made
 
     def task(self, task_id: str) -> TaskDetail:
         return cast(TaskDetail, self._get(f"/tasks/{_part(task_id)}"))
@@ -256,6 +261,27 @@ class Client:
 
     # --- HTTP
 
+    def _submit_list(self, tasks: list[dict[str, Any]], start: int) -> list[Created | OrchestratorError]:
+        """One list, halved where its body is larger than the service takes. `start` is the place of its first item."""
+        try:
+            answer = self._send_again("/tasks", tasks)
+        except TooLarge as error:
+            if len(tasks) == 1:
+                return [error]
+            half = len(tasks) // 2
+            return [*self._submit_list(tasks[:half], start), *self._submit_list(tasks[half:], start + half)]
+        return [
+            _item_error(item["problem"], index, start) if "problem" in item else item
+            for index, item in enumerate(answer["items"])
+        ]
+
+    def _send_again(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """POST what carries its own idempotency keys: once more if the service does not answer."""
+        try:
+            return self._send("POST", path, body=body, headers=headers)
+        except Unavailable:
+            return self._send("POST", path, body=body, headers=headers)
+
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self._answer("GET", path, query=query).json()
 
@@ -320,9 +346,25 @@ def _error(answer: httpx.Response) -> OrchestratorError:
     with suppress(ValueError):
         found = answer.json()
         problem = found if isinstance(found, dict) else {}
+    return _problem_error(problem, answer.status_code)
+
+
+def _problem_error(problem: Mapping[str, Any], status: int = 500) -> OrchestratorError:
+    """The error that a problem object stands for; `status` where it names none."""
+    status = int(problem.get("status", status))
     code = str(problem.get("code", "internal"))
-    text = str(problem.get("detail", f"the service answered {answer.status_code} without saying why"))
-    return error_of(answer.status_code, code, text, str(problem.get("field", "")))
+    text = str(problem.get("detail", f"the service answered {status} without saying why"))
+    return error_of(status, code, text, str(problem.get("field", "")))
+
+
+def _item_error(problem: Mapping[str, Any], index: int, start: int) -> OrchestratorError:
+    """The error of one item of a list that began at `start`: its field names the place in the caller's list."""
+    error = _problem_error(problem)
+    if isinstance(error, InvalidInput) and start:
+        field = f"{start + index}{error.field.removeprefix(str(index))}"
+        text = f"{field}{error.text.removeprefix(error.field)}" if error.text.startswith(error.field) else error.text
+        return InvalidInput(text, field=field)
+    return error
 
 
 def _encode(body: Any) -> bytes:

@@ -101,10 +101,39 @@ def test_a_list_is_answered_item_by_item(api: LiveApi) -> None:
         assert answer.status_code == 200
         items = answer.json()["items"]
         assert [item.get("problem", {}).get("field") for item in items] == [
-            None, "team", "budget", None, "goal", None, None,
+            None, "1.team", "2.budget", "3", "4.goal", None, None,
         ]  # fmt: skip
         assert items[3]["problem"]["code"] == "invalid"
         assert (items[0]["id"], items[6]["replayed"]) == (items[6]["id"], True)
+        assert len(client.get("/tasks").json()["items"]) == 2
+
+
+def test_a_malformed_item_of_a_list_gets_its_own_problem_and_stops_no_other(api: LiveApi) -> None:
+    good = {"team": "letters", "plan": PLAN}
+    items = [
+        json.dumps(good),
+        "[]",
+        json.dumps({**good, "colour": "red", "size": 3}),
+        '{"team": "letters", "goal": "one", "goal": "two"}',
+        '{"team": "letters", "input": {"n": ' + "9" * 5000 + "}}",
+        json.dumps({**good, "plan": {"steps": [{"id": "a", "agent": "nobody"}]}}),
+        json.dumps({**good, "input": {"deep": json.loads("[" * 40 + "]" * 40)}}),
+        json.dumps({**good, "idempotency_key": "two words"}),
+        json.dumps(good),
+    ]
+    with api.http() as client:
+        answer = client.post("/tasks", content=f"[{','.join(items)}]", headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200
+        problems = [item.get("problem") for item in answer.json()["items"]]
+        assert [problem and problem.get("field") for problem in problems] == [
+            None, "1", "2.colour", "3.goal", "4.input.n", "5.plan.steps.0.agent", "6.input", "7.idempotency_key", None,
+        ]  # fmt: skip
+        assert {error["field"] for error in problems[2]["errors"]} == {"2.colour", "2.size"}
+        assert {problem["status"] for problem in problems if problem} == {422}
+        assert len(client.get("/tasks").json()["items"]) == 2
+        many = client.post("/tasks", json=[good] * 1001)
+        assert many.status_code == 422
+        assert "1000" in many.json()["detail"]
         assert len(client.get("/tasks").json()["items"]) == 2
 
 
@@ -437,6 +466,8 @@ def test_the_openapi_document_is_valid_and_complete(api: LiveApi) -> None:
             assert "application/problem+json" in operation["responses"]["default"]["content"], (path, method)
     body = document["paths"]["/v1/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["oneOf"][0] == {"$ref": "#/components/schemas/Submission"}
+    headers = {p["name"]: p["schema"] for p in document["paths"]["/v1/tasks"]["post"]["parameters"]}
+    assert {"type": "string"} in headers["idempotency-key"]["anyOf"]
     assert len({o["operationId"] for p in document["paths"].values() for o in p.values()}) == sum(
         len(p) for p in document["paths"].values()
     )

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from contracts.errors import Conflict, Failure, InvalidInput, NotFound, Unavailable
 from contracts.settlements import Ask, Bury
 from orchestrator.client import Client, TimedOut
-from orchestrator.refusals import Forbidden, Unauthenticated
+from orchestrator.refusals import Forbidden, TooLarge, Unauthenticated
 from shared_state.artifacts import ArtifactStore
 
 from .api_server import LiveApi, apply_team, claim, finish, make_keys, running_api, settle
@@ -47,9 +47,26 @@ def test_a_task_is_submitted_watched_and_its_result_read(api: LiveApi, client: C
 
 def test_an_iteration_reads_as_many_pages_as_it_takes(client: Client) -> None:
     made = client.submit_many([{"team": "letters", "goal": str(number)} for number in range(250)])
-    assert len({item["id"] for item in made if "id" in item}) == 250
+    assert len({item["id"] for item in made if isinstance(item, dict)}) == 250
     assert len(list(client.tasks())) == 250
     assert len(list(client.tasks(limit=210))) == 210
+
+
+def test_many_tasks_are_sent_in_lists_and_each_gets_its_id_or_its_error(client: Client) -> None:
+    good = {"team": "letters"}
+    made = client.submit_many([*([good] * 1100), {"team": "letters", "colour": "red"}, {"team": "nobody"}])
+    wrong = [each for each in made if isinstance(each, InvalidInput)]
+    assert [error.field for error in wrong] == ["1100.colour", "1101.team"]
+    assert wrong[0].text.startswith("1100.colour: ")
+    assert len({each["id"] for each in made if isinstance(each, dict)}) == 1100
+    assert client.submit_many([]) == []
+
+
+def test_a_list_larger_than_a_body_may_be_is_halved(client: Client) -> None:
+    made = client.submit_many(
+        [{"team": "letters", "goal": "x" * 50_000}] * 7 + [{"team": "letters", "goal": "x" * 300_000}]
+    )
+    assert [isinstance(each, TooLarge) for each in made] == [False] * 7 + [True]
 
 
 def test_a_stream_cut_by_a_restart_is_resumed_without_a_gap(engine: Engine, database_url: str, redis_url: str) -> None:

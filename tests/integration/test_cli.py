@@ -1,5 +1,6 @@
 """The command line as a program, against a real API: what it prints, and how it exits."""
 
+import io
 import json
 import os
 import subprocess
@@ -115,6 +116,28 @@ def test_input_is_read_from_pairs_and_files(api: LiveApi, run: Run, tmp_path: Pa
     assert "cannot read" in run("submit", "letters", "--input", "@none.json", code=2).stderr
     (tmp_path / "bad.json").write_text("{")
     assert "valid JSON" in run("submit", "letters", "--plan", "@bad.json", code=2).stderr
+
+
+def test_a_file_of_tasks_is_submitted_line_by_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["{}", "", '{"goal": "two"}', "[]", "{", '{"colour": "red"}', '{"team": "nobody"}']
+    (tmp_path / "tasks.jsonl").write_text("\n".join(lines))
+    done = run("submit", "letters", "--file", "tasks.jsonl", "--idempotency-key", "night", code=1)
+    ids = done.stdout.split()
+    assert len(set(ids)) == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "line 4", "line 5", "line 6", "line 7", "2 submitted, 4 refused",
+    ]  # fmt: skip
+    assert "line 6: colour: " in done.stderr
+    again = run("submit", "letters", "--file", "tasks.jsonl", "--idempotency-key", "night", "--json", code=1)
+    rows = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [(row["id"], row["replayed"]) for row in rows if "id" in row] == [(each, True) for each in ids]
+    assert [(row["line"], row["error"]["field"]) for row in rows if "error" in row] == [
+        (4, ""), (5, ""), (6, "colour"), (7, "team"),
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"team": "letters"}\n' * 1200))
+    assert len(run("submit", "--file", "-").stdout.split()) == 1200
+    assert "cannot read" in run("submit", "--file", "none", code=2).stderr
+    assert "--file" in run("submit", "letters", "--file", "tasks.jsonl", "--goal", "x", code=2).stderr
 
 
 def test_submit_and_wait_tells_failure_by_its_exit_code(api: LiveApi, run: Run) -> None:
