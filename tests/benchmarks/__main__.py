@@ -18,6 +18,7 @@ from contracts.errors import OrchestratorError
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.benchmarks.canvas import Canvas
 from tests.benchmarks.growth import run_plan
+from tests.benchmarks.handwritten import Handwritten
 from tests.benchmarks.measure import Meter, machine
 from tests.benchmarks.ours import Ours
 from tests.benchmarks.recovery import run_recovery
@@ -49,23 +50,28 @@ class Bench:
         self._folder = folder
         self._postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
-        self._meter = stack.enter_context(Meter(self._postgres.url))
+        ports = {"postgres": self._postgres.port, "redis": redis.port}
+        self._meter = stack.enter_context(Meter(self._postgres.url, ports))
         self.ours = Ours(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
         stack.callback(self.ours.stop)
         self.canvas = Canvas(folder, redis, workers=options.workers, slots=options.slots)
         stack.callback(self.canvas.stop)
-        for side in (self.ours, self.canvas):  # first uses are slow: connections, imports, plans
+        self.handwritten = Handwritten(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
+        stack.callback(self.handwritten.stop)
+        self._sides: tuple[System, ...] = (self.ours, self.canvas, self.handwritten)
+        for side in self._sides:  # first uses are slow: connections, imports, plans
             run_latencies(side, W3, count=20)
 
     def machine(self) -> dict[str, object]:
         return {**machine(self._postgres.url), "python": platform.python_version()}
 
     def cells(self) -> list[Cell]:
-        """Pairs first, and who begins changes from pair to pair: a drift of the machine then hits both alike."""
+        """Rounds first, and who begins changes from round to round: a drift of the machine then hits all alike."""
         cells: list[Cell] = []
         chosen = self._options.only
         for pair in range(self._options.pairs):
-            sides: list[System] = [self.ours, self.canvas] if pair % 2 == 0 else [self.canvas, self.ours]
+            first = pair % len(self._sides)
+            sides = (*self._sides[first:], *self._sides[:first])
             if "W1" in chosen:
                 cells += [self._rates(W1, side, pair) for side in sides]
             if "batch" in chosen:

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
@@ -22,7 +23,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
 from shared_state.settings import child_environment, load
 from shared_state.team_files import read_team
-from tests.benchmarks.measure import await_workers
+from tests.benchmarks.measure import await_workers, client_port
 from tests.benchmarks.workloads import Workload
 
 CHECKOUT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ class Ours:
 
     def __init__(self, folder: Path, postgres: EmbeddedPostgres, redis: EmbeddedRedis, *, workers: int, slots: int):
         self.team = "bench"
+        self.database = urlsplit(postgres.url).path.lstrip("/")
         self._folder = folder
         self._servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {"postgres": postgres, "redis": redis}
         settings = load(
@@ -59,6 +61,7 @@ class Ours:
         # One transaction for all looking: polling must not count as commits.
         self._eye = psycopg.connect(settings.database_url, prepare_threshold=1)
         self._eye.execute("set idle_in_transaction_session_timeout = 0")
+        self._eyes = {client_port(self._eye)}
         team = read_team(Path(__file__).parent)
         teams.apply(self._engine, TENANT, team)
         teams.apply(self._engine, TENANT, _isolated(team))
@@ -97,6 +100,9 @@ class Ours:
             **servers,
             "loops": [self._loops.pid],
         }
+
+    def eyes(self) -> Set[int]:
+        return self._eyes
 
     def kill_worker(self) -> str:
         """SIGKILL one worker process; its name."""
