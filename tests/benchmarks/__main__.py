@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: W1 to W4 beside plain Celery, a table at the end, build/bench.json for scripts."""
+"""`python -m tests.benchmarks`: W1 to W4 beside both baselines, tables at the end, build/bench.json for scripts."""
 
 import argparse
 import platform
@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,33 +19,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from contracts.errors import OrchestratorError
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.benchmarks.canvas import Canvas
+from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import run_plan
 from tests.benchmarks.handwritten import Handwritten
 from tests.benchmarks.measure import Meter, machine
+from tests.benchmarks.open_loop import run_open_loop
 from tests.benchmarks.ours import Ours
 from tests.benchmarks.recovery import run_recovery
-from tests.benchmarks.report import (
-    Figures,
-    Row,
-    growth_row,
-    latencies_row,
-    print_report,
-    rates_row,
-    recovery_row,
-    write_report,
-)
+from tests.benchmarks.report import print_report, write_report
+from tests.benchmarks.rows import Row, growth_row, latencies_row, load_row, rates_row, recovery_row
 from tests.benchmarks.workloads import W1, W1_BATCH, W2, W3, Rates, Stalled, System, Workload, run_latencies, run_load
 
 WARMUP_SECONDS = 1.5
 LATENCIES = 100
 PLAN_LIMIT_SECONDS = 150.0
-CHOICES = ("W1", "batch", "process", "W2", "W3", "W4", "plan")
+LOAD_SHARE = 0.5
+LOAD_SECONDS = 10.0
+CHOICES = ("W1", "batch", "process", "W2", "W3", "load", "W4", "plan")
 
 Cell = tuple[str, Callable[[], Row]]
 
 
 class Bench:
-    """Both systems on the same servers, and the cells to measure: each is a name and a function to its row."""
+    """All sides on the same servers, and the cells to measure: each is a name and a function to its row."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
         self._options = options
@@ -59,6 +57,7 @@ class Bench:
         self.handwritten = Handwritten(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
         stack.callback(self.handwritten.stop)
         self._sides: tuple[System, ...] = (self.ours, self.canvas, self.handwritten)
+        self._maxima: dict[str, list[float]] = {}
         for side in self._sides:  # first uses are slow: connections, imports, plans
             run_latencies(side, W3, count=20)
 
@@ -80,6 +79,8 @@ class Bench:
                 cells += [self._rates(W2, side, pair) for side in sides]
             if "W3" in chosen:
                 cells += [self._latencies(side, pair) for side in sides]
+        if "load" in chosen:
+            cells += [(f"latency under load, {side.name}", partial(self._run_open_loop, side)) for side in self._sides]
         if "process" in chosen:
             cells.append(("W1 in processes, ours", self._run_in_processes))
         if "plan" in chosen:
@@ -95,7 +96,10 @@ class Bench:
 
     def _rates(self, workload: Workload, system: System, pair: int) -> Cell:
         def run() -> Row:
-            return rates_row(workload.name, system.name, pair, self._run_load(workload, system))
+            rates = self._run_load(workload, system)
+            if workload is W1:
+                self._maxima.setdefault(system.name, []).append(rates.workflows_per_s)
+            return rates_row(workload.name, system.name, pair, rates)
 
         return f"{workload.name}, {system.name}", run
 
@@ -108,6 +112,13 @@ class Bench:
     def _run_load(self, workload: Workload, system: System) -> Rates:
         seconds = self._options.seconds
         return run_load(system, workload, self._meter, seconds=seconds, warmup_seconds=WARMUP_SECONDS)
+
+    def _run_open_loop(self, system: System) -> Row:
+        """At a share of what this run has measured as the most; measured now where it was not."""
+        maxima = self._maxima.get(system.name) or [self._run_load(W1, system).workflows_per_s]
+        rate = LOAD_SHARE * median(maxima)
+        latencies = run_open_loop(system, W1, rate_per_s=rate, seconds=LOAD_SECONDS, warmup_seconds=WARMUP_SECONDS)
+        return load_row(system.name, latencies)
 
     def _run_in_processes(self) -> Row:
         self.ours.team = "bench-process"
@@ -135,7 +146,7 @@ class Bench:
 
 def main() -> int:
     options = read_options()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     started, started_at = time.monotonic(), datetime.now(UTC)
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-bench-"))
     try:
@@ -182,7 +193,7 @@ def run_cells(cells: list[Cell], console: Console) -> list[Row]:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of steady load per cell of W1 and W2 (%(default)g)")
-    parser.add_argument("--pairs", type=int, default=3, help="ours and Celery, one after the other (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=5, help="rounds of all sides, one after the other (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes a side (%(default)s)")
     parser.add_argument("--slots", type=int, default=100, help="threads a worker process (%(default)s)")
     parser.add_argument("--plan-steps", type=int, default=10_000, help="steps of the one large plan (%(default)s)")
