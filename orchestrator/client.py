@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -22,11 +23,13 @@ from shared_state import settings
 from shared_state.shapes import (
     Created,
     DeadLetter,
+    DeadLetterCount,
     DeadLetterDetail,
     Event,
     Question,
     Queue,
     Readiness,
+    ReasonCode,
     Redriven,
     Result,
     Step,
@@ -199,38 +202,83 @@ class Client:
     # --- what waits for people
 
     def dead_letters(
-        self,
-        *,
-        state: str | None = None,
-        reason: str | None = None,
-        team: str | None = None,
-        task: str | None = None,
-        limit: int | None = None,
+        self, *, state: str | None = None, limit: int | None = None, **wanted: Any
     ) -> Iterator[DeadLetter]:
-        """Newest first; `reason` is a code, or the part of codes before the dot."""
-        wanted = {"state": state, "reason": reason, "team": team, "task": task}
-        return cast(Iterator[DeadLetter], self._pages("/dead-letters", wanted, limit))
+        """Newest first. `wanted` is any of reason (a code, or the part of codes before the dot), team, agent, queue,
+        task, since, until (`datetime` or RFC 3339; since counts, until does not) and text (a part of it)."""
+        return cast(Iterator[DeadLetter], self._pages("/dead-letters", {"state": state, **_plain(wanted)}, limit))
+
+    def dead_letter_counts(self, *, state: str | None = None, **wanted: Any) -> list[DeadLetterCount]:
+        """How many there are by reason; `wanted` as in `dead_letters`."""
+        query = {"state": state, **_plain(wanted)}
+        return cast(list[DeadLetterCount], self._get("/dead-letters/counts", query)["items"])
+
+    def dead_letter_codes(self) -> list[ReasonCode]:
+        """Every reason there is, with its meaning and what to do."""
+        return cast(list[ReasonCode], self._get("/dead-letters/codes")["items"])
 
     def dead_letter(self, letter_id: str) -> DeadLetterDetail:
+        """Everything about it, with the story of its step."""
         return cast(DeadLetterDetail, self._get(f"/dead-letters/{_part(letter_id)}"))
 
-    def redrive(self, letter_id: str, *, edit: Mapping[str, Any] | None = None) -> Redriven:
-        """Put its step back, with another input if `edit` is given; a second time changes nothing."""
-        body = {} if edit is None else {"edit": dict(edit)}
-        return cast(Redriven, self._send("POST", f"/dead-letters/{_part(letter_id)}/redrive", body=body))
+    def export_dead_letters(self, *, state: str | None = None, **wanted: Any) -> Iterator[DeadLetterDetail]:
+        """All that fit with their whole stories, as they arrive; `wanted` as in `dead_letters`."""
+        query = {name: value for name, value in {"state": state, **_plain(wanted)}.items() if value is not None}
+        try:
+            with self._http.stream("GET", "/dead-letters/export", params=query) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _error(answer)
+                for line in answer.iter_lines():
+                    yield cast(DeadLetterDetail, json.loads(line))
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unavailable(error) from error
+
+    def edit_dead_letter(self, letter_id: str, input: Mapping[str, Any]) -> DeadLetterDetail:
+        """Give its step another input, checked by the agent's schema; what it was stays in `edits`."""
+        return cast(DeadLetterDetail, self._act(letter_id, "edit", {"input": dict(input)}))
+
+    def redrive(
+        self,
+        letter_id: str,
+        *,
+        edit: Mapping[str, Any] | None = None,
+        message: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> Redriven:
+        """Put its step back, with another input if `edit` is given; a second time changes nothing.
+
+        For undecodable bytes `message` says what they should have been: it names steps that wait for a worker.
+        """
+        given = {"edit": edit, "message": message, "dry_run": dry_run or None}
+        body = {name: value for name, value in given.items() if value is not None}
+        return cast(Redriven, self._act(letter_id, "redrive", body))
 
     def redrive_many(
-        self, *, reason: str | None = None, team: str | None = None, ids: Sequence[str] | None = None
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        per_second: float | None = None,
+        dry_run: bool = False,
+        **wanted: Any,
     ) -> Redriven:
-        """Put back every open one that fits all that is given."""
-        wanted = {"reason": reason, "team": team, "ids": list(ids) if ids is not None else None}
-        body = {"filter": {name: value for name, value in wanted.items() if value is not None}}
+        """Put back every open one that fits all that is given (`wanted` as in `dead_letters`), at most 10,000.
+
+        With `per_second` no more than so many of them begin each second; the call itself does not wait for that.
+        """
+        chosen = {
+            name: value for name, value in {**_plain(wanted), "ids": ids and list(ids)}.items() if value is not None
+        }
+        pace = {} if per_second is None else {"per_second": per_second}
+        body = {"filter": chosen, "dry_run": dry_run, **pace}
         return cast(Redriven, self._send("POST", "/dead-letters/redrive", body=body))
 
     def discard(self, letter_id: str, reason: str) -> DeadLetterDetail:
-        return cast(
-            DeadLetterDetail, self._send("POST", f"/dead-letters/{_part(letter_id)}/discard", body={"reason": reason})
-        )
+        return cast(DeadLetterDetail, self._act(letter_id, "discard", {"reason": reason}))
+
+    def note(self, letter_id: str, text: str) -> DeadLetterDetail:
+        """Add a note to a dead letter; it is kept as it is, with your key's name and the time."""
+        return cast(DeadLetterDetail, self._act(letter_id, "notes", {"text": text}))
 
     def questions(
         self, *, state: str | None = None, task: str | None = None, limit: int | None = None
@@ -260,6 +308,9 @@ class Client:
         return cast(Readiness, self._get("/ready"))
 
     # --- HTTP
+
+    def _act(self, letter_id: str, verb: str, body: Mapping[str, Any]) -> Any:
+        return self._send("POST", f"/dead-letters/{_part(letter_id)}/{verb}", body=dict(body))
 
     def _submit_list(self, tasks: list[dict[str, Any]], start: int) -> list[Created | OrchestratorError]:
         """One list, halved where its body is larger than the service takes. `start` is the place of its first item."""
@@ -365,6 +416,11 @@ def _item_error(problem: Mapping[str, Any], index: int, start: int) -> Orchestra
         text = f"{field}{error.text.removeprefix(error.field)}" if error.text.startswith(error.field) else error.text
         return InvalidInput(text, field=field)
     return error
+
+
+def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Filters as they are sent: times as RFC 3339. The service refuses those it does not know."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in wanted.items()}
 
 
 def _encode(body: Any) -> bytes:

@@ -41,6 +41,10 @@ def buried(api: LiveApi, client: httpx.Client) -> tuple[str, str, str]:
     return task, str(dead.step_id), letter["id"]
 
 
+def redriven(done: list[str], unchanged: list[str] | None = None) -> dict[str, Any]:
+    return {"redriven": done, "unchanged": unchanged or [], "refused": [], "dry_run": False, "seconds": 0.0}
+
+
 def test_a_task_goes_from_submit_to_its_result(api: LiveApi) -> None:
     with api.http() as client:
         answer = client.post("/tasks", json={"team": "letters", "goal": "Write.", "plan": PLAN, "labels": {"x": "1"}})
@@ -195,9 +199,9 @@ def test_a_dead_letter_is_read_redriven_and_a_second_click_changes_nothing(api: 
         assert shown["remedy"]
         assert client.get(f"/tasks/{task}").json()["error"]["code"] == "gate.rejected"
         edited = client.post(f"/dead-letters/{letter}/redrive", json={"edit": {"better": True}})
-        assert edited.json() == {"redriven": [letter], "unchanged": []}
+        assert edited.json() == redriven([letter])
         again = client.post(f"/dead-letters/{letter}/redrive", json={})
-        assert again.json() == {"redriven": [], "unchanged": [letter]}
+        assert again.json() == redriven([], [letter])
         assert client.get(f"/steps/{step}").json()["input"] == {"better": True}
         assert client.get(f"/tasks/{task}").json()["state"] == "running"
 
@@ -209,11 +213,11 @@ def test_many_dead_letters_are_redriven_by_filter(api: LiveApi) -> None:
         raw = BadMessage(reason="message.envelope", text="?", queue="plan", raw=b"?", size_bytes=1, sha256="0" * 64, headers={})  # fmt: skip  # noqa: E501
         dead_letters.record_raw(api.engine, [raw])
         nothing = client.post("/dead-letters/redrive", json={"filter": {"reason": "lease"}}).json()
-        assert nothing == {"redriven": [], "unchanged": []}
+        assert nothing == redriven([])
         done = client.post("/dead-letters/redrive", json={"filter": {"reason": "gate", "team": "letters"}}).json()
         assert sorted(done["redriven"]) == sorted([first, second])
         again = client.post("/dead-letters/redrive", json={"filter": {"ids": [first]}}).json()
-        assert again == {"redriven": [], "unchanged": [first]}
+        assert again == redriven([], [first])
 
 
 def test_a_dead_letter_is_discarded_with_a_reason(api: LiveApi) -> None:
@@ -439,8 +443,10 @@ def test_a_foreign_tenant_sees_and_moves_nothing(api: LiveApi, ids: dict[str, st
             answer = stranger.post(path.format(**ids), json=body)
             if "{" in path:
                 assert answer.status_code == 404, path
-        redriven = stranger.post("/dead-letters/redrive", json={"filter": {"ids": [ids["letter"]]}})
-        assert redriven.json() == {"redriven": [], "unchanged": [ids["letter"]]}
+        many = stranger.post("/dead-letters/redrive", json={"filter": {"ids": [ids["letter"], ids["task"]]}}).json()
+        assert (many["redriven"], many["unchanged"]) == ([], [])
+        foreign, unknown = (each["text"].replace(each["id"], "") for each in many["refused"])
+        assert foreign == unknown
         stream = stranger.get(f"/tasks/{ids['task']}/events", headers={"Accept": "text/event-stream"})
         assert stream.status_code == 404
         assert [owner.get(path).content for path in owned] == before
