@@ -5,10 +5,8 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from contracts.errors import OrchestratorError
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.benchmarks.canvas import Canvas
+from tests.benchmarks.document import Document
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.growth import run_plan
 from tests.benchmarks.handwritten import Handwritten
@@ -26,7 +25,7 @@ from tests.benchmarks.measure import Meter, machine
 from tests.benchmarks.open_loop import run_open_loop
 from tests.benchmarks.ours import Ours
 from tests.benchmarks.recovery import run_recovery
-from tests.benchmarks.report import print_report, write_report
+from tests.benchmarks.report import print_report
 from tests.benchmarks.rows import Row, growth_row, latencies_row, load_row, rates_row, recovery_row
 from tests.benchmarks.workloads import W1, W1_BATCH, W2, W3, Rates, Stalled, System, Workload, run_latencies, run_load
 
@@ -147,7 +146,7 @@ class Bench:
 def main() -> int:
     options = read_options()
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    started, started_at = time.monotonic(), datetime.now(UTC)
+    document = Document("bench")
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-bench-"))
     try:
         with ExitStack() as stack:
@@ -159,19 +158,9 @@ def main() -> int:
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     figures = Figures(rows)
-    document = {
-        "name": "bench",
-        "started_at": started_at.isoformat(),
-        "seconds": time.monotonic() - started,
-        "machine": where,
-        "seeds": [],
-        "rows": rows,
-        "violations": violations,
-        "summary": figures.summary(),
-    }
-    write_report(options.output, document)
+    seconds = document.write(options.output, machine=where, rows=rows, summary=figures.summary(), violations=violations)
     print_report(console, figures, violations)
-    console.print(f"{options.output} written after {document['seconds']:.0f} s", highlight=False)
+    console.print(f"{options.output} written after {seconds:.0f} s", highlight=False)
     return 1 if violations else 0
 
 

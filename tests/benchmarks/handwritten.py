@@ -17,13 +17,13 @@ from uuid import uuid4
 
 import psycopg
 from celery import Celery
-from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.benchmarks.bodies import Item, do_step
 from tests.benchmarks.crew import Crew
+from tests.benchmarks.databases import make_database
 from tests.benchmarks.measure import client_port
 from tests.benchmarks.workloads import Workload
 
@@ -193,8 +193,7 @@ class Handwritten:
 
 
 def _make_tables(postgres: EmbeddedPostgres) -> None:
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+    make_database(postgres, DATABASE)
     with psycopg.connect(postgres.url_of(DATABASE)) as connection:
         connection.execute(TABLES)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
@@ -23,12 +24,14 @@ from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
 from shared_state.settings import child_environment, load
 from shared_state.team_files import read_team
+from tests.benchmarks.databases import make_database
 from tests.benchmarks.measure import await_workers, client_port
-from tests.benchmarks.workloads import Workload
+from tests.benchmarks.workloads import STALL_SECONDS, Stalled, Workload
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_SECONDS = 5.0
 TENANT = "default"
+DATABASE = "bench"
 
 
 class Ours:
@@ -36,23 +39,35 @@ class Ours:
 
     name = "ours"
 
-    def __init__(self, folder: Path, postgres: EmbeddedPostgres, redis: EmbeddedRedis, *, workers: int, slots: int):
+    def __init__(
+        self,
+        folder: Path,
+        postgres: EmbeddedPostgres,
+        redis: EmbeddedRedis,
+        *,
+        workers: int,
+        slots: int,
+        database: str = DATABASE,
+        broker_database: int = 0,
+    ) -> None:
+        """`database` is made where it is missing; `broker_database` is Redis's number of it."""
         self.team = "bench"
-        self.database = urlsplit(postgres.url).path.lstrip("/")
+        self.database = database
         self._folder = folder
         self._servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {"postgres": postgres, "redis": redis}
         settings = load(
             {},
             None,
             {
-                "database_url": postgres.url,
-                "broker_url": redis.url,
+                "database_url": postgres.url_of(database),
+                "broker_url": urlsplit(redis.url)._replace(path=f"/{broker_database}").geturl(),
                 "signing_keys": "bench:" + os.urandom(16).hex(),
                 "data_dir": str(folder),
                 "lease_seconds": LEASE_SECONDS,
                 "worker_slots": slots,
             },
         )
+        make_database(postgres, database)
         migrate.upgrade(settings.database_url)
         self._engine = make_engine(settings.database_url, pool_size=8)
         self._app = make_app(settings)
@@ -87,6 +102,14 @@ class Ours:
             if state != "succeeded":
                 raise RuntimeError(f"task {task_id} of a benchmark has {state}")
         return {str(task_id) for task_id, _ in rows}
+
+    def wait(self, task_id: str) -> None:
+        """Until a task has ended. Raises `Stalled` after a minute."""
+        deadline = time.monotonic() + STALL_SECONDS
+        while not self.finished([task_id]):
+            if time.monotonic() > deadline:
+                raise Stalled(f"ours: task {task_id} did not end within {STALL_SECONDS:g} s")
+            time.sleep(0.01)
 
     def finish_times(self, task_id: str) -> list[float]:
         """When each step of a task ended, in order, as Unix times."""

@@ -1,8 +1,6 @@
 """The figures for people: tables of speed, of cost, of traffic and memory, of latencies, of recovery."""
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 
 from rich.console import Console
@@ -13,11 +11,6 @@ from tests.benchmarks.sheet import Sheet, print_sheets
 
 COMPONENTS = ("workers", "postgres", "redis", "loops", "driver")
 MIB = 1024 * 1024
-
-
-def write_report(path: Path, document: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def print_report(console: Console, figures: Figures, violations: Sequence[str]) -> None:
