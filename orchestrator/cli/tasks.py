@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from contracts.errors import InvalidInput
 from orchestrator.cli import arguments, batch, output
+from orchestrator.cli.attempts import show_attempts
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
 from orchestrator.client import Client
@@ -173,18 +174,7 @@ def show_step(step: str, *, json: Json = False) -> None:
     output.facts([("needs", ", ".join(found["needs"])), ("input", output.short(found["input"], 400))])
     if found["state"] == "succeeded":
         output.facts([("output", output.short(found["output"], 400))])
-    for attempt in found["attempts"]:
-        head = f"attempt {attempt['attempt']} (epoch {attempt['epoch']}, {attempt['role']}) {attempt['state']}"
-        output.line(f"{head} on {attempt['worker']}, started {output.moment(attempt['started_at'])}")
-        error = attempt["error"]
-        if error is not None:
-            output.line(f"  {error['code']}: {error['text']}")
-            for text in error.get("detail", "").splitlines():
-                output.line(f"    {text}")
-        for verdict in attempt["verdicts"] or []:
-            output.line(f"  gate {verdict['gate']}: {verdict['result']}")
-            for reason in verdict.get("reasons", []):
-                output.line(f"    {reason['code']} {reason.get('where', '')}: {reason['text']}")
+    show_attempts(found["attempts"])
     for event in found["events"]:
         output.line(f"{output.moment(event['at'])} {event['type']}")
 

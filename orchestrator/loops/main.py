@@ -38,7 +38,12 @@ def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePubl
         return outbox.stage(engine) > 0
 
     def prune_pass() -> bool:
-        return prune.prune(engine, retention_days=settings.retention_days)["tasks"] > 0
+        gone = prune.prune(
+            engine,
+            retention_days=settings.retention_days,
+            dead_letter_retention_days=settings.dead_letter_retention_days,
+        )
+        return gone["tasks"] > 0
 
     return [
         Loop("relay", relay_pass, every_seconds=0.5),

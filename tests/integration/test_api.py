@@ -389,12 +389,17 @@ def test_without_a_database_everything_is_a_503_that_says_when_to_come_back(redi
         assert httpx.get(f"{url}/v1/health").status_code == 200
 
 
-READS = ["/tasks", "/tasks/{task}", "/tasks/{task}/steps", "/tasks/{task}/events", "/steps/{step}", "/dead-letters",
-         "/dead-letters/{letter}", "/questions", "/questions/{question}", "/workers", "/queues", "/teams",
-         "/teams/letters", "/artifacts/{sha256}", "/tasks/{task}/result"]  # fmt: skip
+READS = [
+    "/tasks", "/tasks/{task}", "/tasks/{task}/steps", "/tasks/{task}/events", "/tasks/{task}/result", "/steps/{step}",
+    "/dead-letters", "/dead-letters/{letter}", "/dead-letters/counts", "/dead-letters/codes", "/dead-letters/export",
+    "/questions", "/questions/{question}", "/workers", "/queues", "/teams", "/teams/letters", "/artifacts/{sha256}",
+]  # fmt: skip
 OPERATES: list[tuple[str, Any]] = [
     ("/tasks", {"team": "letters"}),
+    ("/dead-letters/{letter}/notes", {"text": "look"}),
+    ("/dead-letters/{letter}/edit", {"input": {"n": 1}}),
     ("/dead-letters/{letter}/redrive", {}),
+    ("/dead-letters/{letter}/redrive", {"edit": {}, "dry_run": True}),
     ("/dead-letters/redrive", {"filter": {"reason": "gate.rejected"}}),
     ("/dead-letters/{letter}/discard", {"reason": "enough"}),
     ("/tasks/{task}/cancel", None),
