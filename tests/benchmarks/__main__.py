@@ -1,7 +1,6 @@
 """`python -m tests.benchmarks`: W1 to W4 beside both baselines, tables at the end, build/bench.json for scripts."""
 
 import argparse
-import platform
 import shutil
 import sys
 import tempfile
@@ -61,7 +60,7 @@ class Bench:
             run_latencies(side, W3, count=20)
 
     def machine(self) -> dict[str, object]:
-        return {**machine(self._postgres.url), "python": platform.python_version()}
+        return machine(self._postgres.url)
 
     def cells(self) -> list[Cell]:
         """Rounds first, and who begins changes from round to round: a drift of the machine then hits all alike."""

@@ -139,9 +139,7 @@ def charts(rows: Sequence[Row]) -> dict[str, Chart]:
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
             if row["curve"] == curve:
-                lines.setdefault(row["line"], []).append(
-                    (max(row["x"], 1000 if curve == "history" else 1), row["steps_per_s"])
-                )
+                lines.setdefault(row["line"], []).append((row["x"], row["steps_per_s"]))
         if lines:
             found[f"curve-{curve.replace('_', '-')}"] = Chart(title, x_name, "steps/s", lines)
     return found

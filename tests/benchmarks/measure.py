@@ -1,6 +1,7 @@
 """What a workload cost: CPU and memory by component, over whole process trees; commits, log, traffic of the servers."""
 
 import os
+import platform
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
@@ -125,8 +126,11 @@ def tree_seconds(pid: int) -> float:
 
 def memory_of(who: Measured) -> dict[str, Memory]:
     """By component; `driver` is this process alone."""
-    trees = {name: [each for pid in roots for each in tree(pid)] for name, roots in who.components().items()}
-    return {name: _memory(processes) for name, processes in {**trees, "driver": [psutil.Process()]}.items()}
+    return {**memory_of_trees(who.components()), "driver": _memory([psutil.Process()])}
+
+
+def memory_of_trees(roots: Mapping[str, Sequence[int]]) -> dict[str, Memory]:
+    return {name: _memory([each for pid in pids for each in tree(pid)]) for name, pids in roots.items()}
 
 
 def _memory(processes: Sequence[psutil.Process]) -> Memory:
@@ -147,15 +151,19 @@ def tree(pid: int) -> list[psutil.Process]:
     return []
 
 
-def machine(database_url: str) -> dict[str, object]:
+def machine(database_url: str | None = None) -> dict[str, object]:
     """Where the figures come from."""
-    with psycopg.connect(database_url) as connection:
-        row = connection.execute("show server_version").fetchone()
+    postgres = None
+    if database_url is not None:
+        with psycopg.connect(database_url) as connection:
+            row = connection.execute("show server_version").fetchone()
+            postgres = row[0] if row else None
     uname = os.uname()
     return {
         "system": f"{uname.sysname} {uname.release} {uname.machine}",
         "cpus": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "load_average": os.getloadavg(),
-        "postgres": row[0] if row else None,
+        "postgres": postgres,
+        "python": platform.python_version(),
     }
