@@ -31,7 +31,7 @@ check: $(READY) ## format, lint, types, import directions, schemas
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -o addopts=-q tests/unit/test_architecture.py tests/unit/test_schemas.py
+	$(BIN)/python -m pytest -o addopts=-q tests/unit/test_architecture.py tests/unit/test_schemas.py tests/unit/test_codes.py
 
 bench: $(READY) ## the workloads W1 to W4 beside plain Celery, into build/bench.json
 	$(BIN)/python -m tests.benchmarks
@@ -40,8 +40,9 @@ clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-schemas: $(READY) ## write contracts/schemas from the models
+schemas: $(READY) ## write contracts/schemas from the models, and the codes in docs/dead-letters.md
 	$(BIN)/python -m tests.write_schemas
+	$(BIN)/python -m tests.write_code_table
 
 requirements: ## compile the pinned requirements anew (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --no-config --quiet --universal --generate-hashes \
