@@ -25,25 +25,29 @@ def show(letter: DeadLetterDetail) -> None:
             ("closed", f"{output.moment(letter['closed_at'])} by {letter['closed_by']}" if letter["closed_at"] else ""),
             ("because", letter["close_reason"]),
             ("queue", letter["queue"]),
+            *_place(letter),
         ]
     )
-    _show_step(letter)
+    if letter["task"] is not None:
+        _show_step(letter)
     _part("message", letter["message"])
     _show_bytes(letter)
     _show_people(letter)
 
 
-def _show_step(letter: DeadLetterDetail) -> None:
+def _place(letter: DeadLetterDetail) -> list[tuple[str, object]]:
+    """Task and step; nothing for bytes, which have neither."""
     task = letter["task"]
     if task is None:
-        return
+        return []
     goal = f": {output.short(task['goal'])}" if task["goal"] else ""
-    output.facts(
-        [
-            ("task", f"{task['id']} {task['state']} (team {task['team']}){goal}"),
-            ("step", f"{letter['step_id']} {letter['step_key']} {letter['step_state']} (agent {letter['agent']})"),
-        ]
-    )
+    return [
+        ("task", f"{task['id']} {task['state']} (team {task['team']}){goal}"),
+        ("step", f"{letter['step_id']} {letter['step_key']} {letter['step_state']} (agent {letter['agent']})"),
+    ]
+
+
+def _show_step(letter: DeadLetterDetail) -> None:
     _part("input", letter["step_input"])
     _part("feedback", letter["feedback"])
     if letter["attempts"]:
