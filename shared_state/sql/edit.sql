@@ -3,7 +3,9 @@ with opened as (
     select l.id, l.tenant_id, s.id as step_id, s.task_id, s.epoch, s.key, s.input
     from dead_letters l
     join steps s on s.id = l.step_id
-    where l.id = %(id)s and l.state = 'open' and s.state = 'dead'
+    where l.id = %(id)s
+        and l.state = 'open' -- guard: open
+        and s.state = 'dead'
     for update of l, s
 ), kept as (
     insert into dead_letter_edits (id, tenant_id, dead_letter_id, editor, before, after)

@@ -4,14 +4,17 @@
 with opened as (
     select l.id, l.step_id
     from dead_letters l
-    where l.id = any (%(ids)s::uuid[]) and l.state = 'open' and l.step_id is not null
+    where l.id = any (%(ids)s::uuid[])
+        and l.state = 'open' -- guard: open
+        and l.step_id is not null
     order by l.id
-    for update
+    for update -- guard: row lock
 ), closed as (
     update dead_letters l
     set state = 'redriven', closed_at = clock_timestamp(), closed_by = %(actor)s
     from opened o
-    where l.id = o.id and l.state = 'open'
+    where l.id = o.id
+        and l.state = 'open'
     returning l.id, l.step_id
 ), spaced as (
     select c.id, c.step_id,
@@ -23,7 +26,8 @@ with opened as (
     set state = 'ready', epoch = s.epoch + 1, attempt_count = 0, rejection_count = 0, question_count = 0,
         due_at = c.due_at, finished_at = null, ready_at = clock_timestamp()
     from spaced c
-    where s.id = c.step_id and s.state = 'dead'
+    where s.id = c.step_id
+        and s.state = 'dead' -- guard: dead
     returning s.id, s.epoch, s.tenant_id, s.task_id, s.key, s.queue, s.role, s.due_at, c.id as letter_id
 ), reopened as (
     update tasks t

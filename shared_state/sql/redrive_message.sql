@@ -3,7 +3,9 @@
 with closed as (
     update dead_letters l
     set state = 'redriven', closed_at = clock_timestamp(), closed_by = %(actor)s
-    where l.id = %(id)s and l.state = 'open' and l.step_id is null
+    where l.id = %(id)s
+        and l.state = 'open'
+        and l.step_id is null
     returning l.id, l.tenant_id
 ), kept as (
     insert into dead_letter_edits (id, tenant_id, dead_letter_id, editor, after)
