@@ -9,7 +9,7 @@ FAR_SECONDS = 3600.0
 
 
 def ask(ctx: Context, given: dict[str, str]) -> Done | Question:
-    return Done(output=ctx.answers[-1].text) if ctx.answers else Question(text="May I?")
+    return Done(output=ctx.answers[-1].answer) if ctx.answers else Question(text="May I?")
 
 
 def later(ctx: Context, given: dict[str, str]) -> Done | Retry:
