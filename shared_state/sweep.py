@@ -39,7 +39,7 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wak
             where worker = %(worker)s and lease_until is not null""",
             worker=worker,
         )
-        query(connection, "update outbox set published_at = null where published_at is not null")
+        query(connection, "update outbox set published_at = null, publish_count = 0 where published_at is not null")
         query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
         if dead:
             query(connection, "update workers set state = 'gone' where name = %(worker)s", worker=worker)

@@ -118,3 +118,32 @@ Command = (
     Submit | Claim | Settle | Heartbeat | Sweep | ExpireWorker | Relay | Stage | Cancel | Redrive | Discard | Answer
     | Prune | Lapse | Mature | Outdate | PassDeadline
 )  # fmt: skip
+
+
+def tell(command: Command) -> str:
+    """One line for people; what is as usual is left out."""
+    match command:
+        case Submit(task=task, plan=plan):
+            steps = plan.model_dump(mode="json", exclude_defaults=True)["steps"] if plan else "by a planner"
+            return f"Submit({task}: {steps}{', with a deadline' if command.deadline else ''})"
+        case Settle(items=items):
+            return f"Settle({', '.join(f'{name(ref)}: {_settlement(settlement)}' for ref, settlement in items)})"
+        case Claim(refs=refs, worker=worker):
+            return f"Claim({', '.join(map(name, refs))} by {worker})"
+        case Heartbeat(refs=refs):
+            return f"Heartbeat({', '.join(map(name, refs))})"
+        case Lapse(ref=ref) | Mature(ref=ref) | Outdate(ref=ref):
+            return f"{type(command).__name__}({name(ref)})"
+        case _:
+            return str(command)
+
+
+def name(ref: Ref) -> str:
+    return f"{ref.task}.{ref.key}@{ref.epoch}"
+
+
+def _settlement(settlement: Settlement) -> str:
+    fields = settlement.model_dump(mode="json", exclude_defaults=True, exclude={"type", "verdicts", "feedback"})
+    if "failure" in fields:
+        fields["failure"] = fields["failure"]["code"]
+    return f"{type(settlement).__name__}({', '.join(f'{name}={value}' for name, value in fields.items())})"

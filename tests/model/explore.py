@@ -43,7 +43,7 @@ def explore(submit: c.Submit, plan: Plan, team: Team, *, faults: int, by: Apply 
                         continue
                     found = wrong_move(task, after)
                     if found:
-                        raise Violation(_story([*found], task, came_from) + f"\nthen {command}")
+                        raise Violation(_story([*found], task, came_from) + f"\nthen {c.tell(command)}")
                     if price:
                         dearer.setdefault(after, (task, command))
                     else:
@@ -70,7 +70,7 @@ def _check(
         after, effect = by((task,), command, team)
         refused += 1
         if after != (task,) or effect.done:
-            raise Violation(_story([f"a latecomer changed something: {command}"], task, came_from))
+            raise Violation(_story([f"a latecomer changed something: {c.tell(command)}"], task, came_from))
     if (task,) not in sound:
         try:
             sound.update(recover((task,), plan, team, by=by))
@@ -84,6 +84,6 @@ def _story(found: list[str], task: Task, came_from: dict[Task, tuple[Task, c.Com
     way = came_from[task]
     while way is not None:
         task, command = way[0], way[1]
-        commands.append(str(command))
+        commands.append(c.tell(command))
         way = came_from[task]
     return "\n".join([*found, "after:", *reversed(commands)])

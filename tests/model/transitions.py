@@ -139,8 +139,8 @@ def _redrive(world: World, refs: tuple[Ref, ...], edit: int) -> tuple[World, Eff
         task = find(world, ref.task)
         if task is None or _letter(task, ref) is None:
             raise Refused("NotFound")
-    if any(task.stopped for task in world if task.name in {ref.task for ref in refs}):
-        raise Refused("Conflict")
+        if task.stopped:
+            raise Refused("Conflict")
     return _on_refs(world, refs, lambda task, ref: _revive(task, ref, edit))
 
 
@@ -150,6 +150,8 @@ def _revive(task: Task, ref: Ref, edit: int) -> tuple[Task, frozenset[Ref]] | No
         return None
     step = task.step(ref.key)
     task = _close_letter(task, letter, DeadLetterState.REDRIVEN)
+    if task.deadline == "passed":  # whoever redrives wants the task to run
+        task = task._replace(deadline=None)
     ready = step._replace(
         state=StepState.READY, epoch=step.epoch + 1, attempts=0, rejections=0, questions=0, edit=edit or step.edit
     )
