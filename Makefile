@@ -13,10 +13,10 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench clean requirements schemas
+.PHONY: help demo test check dev bench bench-curves bench-house bench-docs clean requirements schemas
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: $(READY) ## survey a source tree with the whole system embedded (PATH_TO_SURVEY=DIR for another one)
 	$(BIN)/orchestrator demo $(if $(PATH_TO_SURVEY),"$(PATH_TO_SURVEY)")
@@ -33,8 +33,17 @@ check: $(READY) ## format, lint, types, import directions, schemas
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -o addopts=-q tests/unit/test_architecture.py tests/unit/test_schemas.py tests/unit/test_codes.py
 
-bench: $(READY) ## the workloads W1 to W4 beside plain Celery, into build/bench.json
+bench: $(READY) ## the workloads W1 to W4 beside Celery and Celery + Postgres by hand, into build/bench.json
 	$(BIN)/python -m tests.benchmarks
+
+bench-curves: $(READY) ## steps/s against workers, load, plan size and history, into build/curves.json
+	$(BIN)/python -m tests.benchmarks.curves
+
+bench-house: $(READY) ## what starting, importing, HTTP and watching cost, into build/house.json
+	$(BIN)/python -m tests.benchmarks.house
+
+bench-docs: $(READY) ## what the three have measured into docs/performance.md
+	$(BIN)/python -m tests.benchmarks.publish
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
