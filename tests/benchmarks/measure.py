@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
@@ -59,8 +60,8 @@ class Meter:
     """Reads counters. Postgres's backends report theirs about once a second: windows of seconds, not less."""
 
     def __init__(self, database_url: str, ports: Mapping[str, int]) -> None:
-        """`ports` are those of the servers whose traffic is counted, by component."""
-        self._ports = ports
+        """`ports` are those of the servers whose traffic is counted, by component. Only Linux counts it."""
+        self._ports = ports if sys.platform == "linux" else {}
         self._connection = psycopg.connect(database_url, autocommit=True)
         self._own = {client_port(self._connection)}
 
