@@ -474,7 +474,14 @@ def test_the_openapi_document_is_valid_and_complete(api: LiveApi) -> None:
     assert refs <= names
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert "application/problem+json" in operation["responses"]["default"]["content"], (path, method)
+            refusals = {status: found for status, found in operation["responses"].items() if status >= "400"}
+            assert all("application/problem+json" in found["content"] for found in refusals.values()), (path, method)
+            assert "500" not in refusals
+            assert refusals.keys() >= {"401", "403", "503"} or path in ("/v1/health", "/v1/ready")
+    steps = document["paths"]["/v1/tasks/{task_id}/steps"]["get"]["responses"]["200"]
+    assert "Step" in json.dumps(steps)
+    assert "epoch" in document["components"]["schemas"]["Step"]["properties"]
+    assert "needs" in document["components"]["schemas"]["SubmissionStep"]["properties"]
     body = document["paths"]["/v1/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["oneOf"][0] == {"$ref": "#/components/schemas/Submission"}
     headers = {p["name"]: p["schema"] for p in document["paths"]["/v1/tasks"]["post"]["parameters"]}
