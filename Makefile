@@ -45,6 +45,9 @@ bench-house: $(READY) ## what starting, importing, HTTP and watching cost, into 
 bench-docs: $(READY) ## what the three have measured into docs/performance.md
 	$(BIN)/python -m tests.benchmarks.publish
 
+fuzz: $(READY) ## schemathesis over the HTTP API, at least 10,000 cases, into build/fuzz.json
+	$(BIN)/python -m tests.fuzz
+
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
