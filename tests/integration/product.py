@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from contracts.assignments import Assignment
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.messages import Message, StepRef
-from contracts.settlements import Settlement
+from contracts.settlements import Return, Settlement
 from contracts.states import AttemptState, DeadLetterState, QuestionState, StepState
 from shared_state import dead_letters, questions, sweep, tasks
 from shared_state.attempts import Held, Settled, Settling, claim, extend, settle
@@ -142,7 +142,7 @@ class Product:
         return Seen(frozenset(claimed))
 
     def _settle(self, items: Sequence[tuple[Ref, Settlement]]) -> Seen:
-        settlings = [Settling(self.assignments[ref], settlement) for ref, settlement in items]
+        settlings = [Settling(self.assignments[ref], _patient(settlement)) for ref, settlement in items]
         settled: Settled = retrying(self.engine, lambda connection: settle(connection, settlings))
         self._learn_steps()
         return Seen(self._refs(settled.done), self._sent(settled.wakeups))
@@ -215,6 +215,13 @@ class Product:
                 }
                 found[names[task["id"]]] = (_task(names[task["id"]], task, mine), _derived(task, mine))
         return found
+
+
+def _patient(settlement: Settlement) -> Settlement:
+    """Backoffs are over when the history says so, not when the clock does."""
+    if isinstance(settlement, Return) and settlement.after_seconds > 0:
+        return settlement.model_copy(update={"after_seconds": LONG_SECONDS})
+    return settlement
 
 
 def canonical(task: Task) -> Task:
