@@ -17,7 +17,7 @@ from contracts.errors import OrchestratorError
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.benchmarks.canvas import Canvas
 from tests.benchmarks.document import Document
-from tests.benchmarks.figures import Figures
+from tests.benchmarks.figures import CELERY, HANDWRITTEN, Figures
 from tests.benchmarks.growth import run_plan
 from tests.benchmarks.handwritten import Handwritten
 from tests.benchmarks.measure import Meter, machine
@@ -50,11 +50,16 @@ class Bench:
         self._meter = stack.enter_context(Meter(self._postgres.url, ports))
         self.ours = Ours(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
         stack.callback(self.ours.stop)
-        self.canvas = Canvas(folder, redis, workers=options.workers, slots=options.slots)
-        stack.callback(self.canvas.stop)
-        self.handwritten = Handwritten(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
-        stack.callback(self.handwritten.stop)
-        self._sides: tuple[System, ...] = (self.ours, self.canvas, self.handwritten)
+        self._sides: list[System] = [self.ours]
+        self.canvas: Canvas | None = None
+        if CELERY in options.sides:
+            self.canvas = Canvas(folder, redis, workers=options.workers, slots=options.slots)
+            stack.callback(self.canvas.stop)
+            self._sides.append(self.canvas)
+        if HANDWRITTEN in options.sides:
+            handwritten = Handwritten(folder, self._postgres, redis, workers=options.workers, slots=options.slots)
+            stack.callback(handwritten.stop)
+            self._sides.append(handwritten)
         self._maxima: dict[str, list[float]] = {}
         for side in self._sides:  # first uses are slow: connections, imports, plans
             run_latencies(side, W3, count=20)
@@ -68,7 +73,7 @@ class Bench:
         chosen = self._options.only
         for pair in range(self._options.pairs):
             first = pair % len(self._sides)
-            sides = (*self._sides[first:], *self._sides[:first])
+            sides = self._sides[first:] + self._sides[:first]
             if "W1" in chosen:
                 cells += [self._rates(W1, side, pair) for side in sides]
             if "batch" in chosen:
@@ -85,11 +90,14 @@ class Bench:
             cells.append((f"plan of {self._options.plan_steps} steps", self._run_plan))
         if "W4" in chosen:
             cells += [
-                ("W4 undisturbed, ours", lambda: self._recovery(self.ours, "undisturbed", None)),
-                ("W4 killed, ours", lambda: self._recovery(self.ours, "killed", self._kill)),
-                ("W4 killed and seen, ours", lambda: self._recovery(self.ours, "killed and seen", self._kill_and_say)),
-                ("W4 killed, celery", lambda: self._recovery(self.canvas, "killed", self.canvas.kill_worker)),
+                ("W4 undisturbed, ours", partial(self._recovery, self.ours, "undisturbed", None)),
+                ("W4 killed, ours", partial(self._recovery, self.ours, "killed", self._kill)),
+                ("W4 killed and seen, ours", partial(self._recovery, self.ours, "killed and seen", self._kill_and_say)),
             ]
+            if self.canvas is not None:
+                cells.append(
+                    ("W4 killed, celery", partial(self._recovery, self.canvas, "killed", self.canvas.kill_worker))
+                )
         return cells
 
     def _rates(self, workload: Workload, system: System, pair: int) -> Cell:
@@ -128,18 +136,22 @@ class Bench:
     def _run_plan(self) -> Row:
         return growth_row(run_plan(self.ours, self._options.plan_steps, limit_seconds=PLAN_LIMIT_SECONDS))
 
-    def _recovery(self, system: System, case: str, kill: Callable[[], object] | None) -> Row:
+    def _recovery(self, system: System, case: str, kill: Callable[[], int | None] | None) -> Row:
         journal = self._folder / f"journal {system.name} {case}"
         try:
             return recovery_row(system.name, case, run_recovery(system, journal, kill))
         finally:
             self.ours.restore_workers()
 
-    def _kill(self) -> None:
-        self.ours.kill_worker()
+    def _kill(self) -> int:
+        return self.ours.running(self.ours.kill_worker())
 
-    def _kill_and_say(self) -> None:
-        self.ours.supervise(self.ours.kill_worker())
+    def _kill_and_say(self) -> int:
+        """As a supervisor does, who says at once that a worker has died."""
+        name = self.ours.kill_worker()
+        running = self.ours.running(name)
+        self.ours.supervise(name)
+        return running
 
 
 def main() -> int:
@@ -186,6 +198,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=100, help="threads a worker process (%(default)s)")
     parser.add_argument("--plan-steps", type=int, default=10_000, help="steps of the one large plan (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=CHOICES, default=CHOICES, help="measure only these")
+    sides = (CELERY, HANDWRITTEN)
+    parser.add_argument("--sides", nargs="*", choices=sides, default=sides, help="measured beside ours (all)")
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"), help="%(default)s")
     return parser.parse_args()
 

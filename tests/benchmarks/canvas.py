@@ -97,9 +97,9 @@ class Canvas:
     def eyes(self) -> Set[int]:
         return self._eyes
 
-    def kill_worker(self) -> str:
-        """SIGKILL one worker process; its name."""
-        return self._crew.kill_one()
+    def kill_worker(self) -> None:
+        """SIGKILL one worker process."""
+        self._crew.kill_one()
 
     def stop(self) -> None:
         self._crew.stop()

@@ -32,12 +32,11 @@ class Crew:
     def pids(self) -> list[int]:
         return [worker.pid for worker in self._workers.values()]
 
-    def kill_one(self) -> str:
-        """SIGKILL the first; its name."""
-        name = next(iter(self._workers))
-        self._workers[name].kill()
-        self._workers[name].wait()
-        return name
+    def kill_one(self) -> None:
+        """SIGKILL the first, and wait until it is gone."""
+        worker = next(iter(self._workers.values()))
+        worker.kill()
+        worker.wait()
 
     def stop(self) -> None:
         for worker in self._workers.values():

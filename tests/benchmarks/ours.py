@@ -134,6 +134,12 @@ class Ours:
         self._workers[name].wait()
         return name
 
+    def running(self, name: str) -> int:
+        """Attempts that a worker holds by the record."""
+        sql = "select count(*) from attempts where worker = %s and state = 'running'"
+        row = self._eye.execute(sql, [name]).fetchone()
+        return int(row[0]) if row else 0
+
     def supervise(self, name: str) -> None:
         """What a supervisor does that saw the death: expire the leases at once."""
         outbox.publish(self._publisher, sweep.expire_worker(self._engine, name))

@@ -99,13 +99,12 @@ def _load(figures: Figures) -> Sheet:
 def _recovery(figures: Figures) -> Sheet:
     sheet = Sheet(
         "W4: one of two workers is killed with 100 workflows in flight",
-        ("side", "case", "s in all", "s after the kill", "lost of 100", "bodies twice"),
+        ("side", "case", "s in all", "s after the kill", "lost of 100", "bodies twice", "in flight there"),
     )
     for row in _with(figures, "bodies_twice"):
-        after = _shown(row["seconds_after_kill"], 1)
-        sheet.add(
-            row["side"], row["case"], _shown(row["seconds"], 1), after, str(row["lost"]), str(row["bodies_twice"])
-        )
+        seconds = (_shown(row["seconds"], 1), _shown(row["seconds_after_kill"], 1))
+        in_flight = "" if row["bodies_in_flight"] is None else str(row["bodies_in_flight"])
+        sheet.add(row["side"], row["case"], *seconds, str(row["lost"]), str(row["bodies_twice"]), in_flight)
     return sheet
 
 
