@@ -31,7 +31,7 @@ with given as (
     set state = 'rejected'
     from abandoned s
     where p.step_id = s.id
-        and p.state = 'pending' -- guard: pending
+        and p.state = 'pending'
 ), told as (
     insert into events (tenant_id, task_id, step_id, epoch, type, data)
     select tenant_id, task_id, id, epoch, 'step.cancelled', jsonb_build_object('step', key) from abandoned

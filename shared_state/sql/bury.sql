@@ -33,7 +33,7 @@ with given as (
     set state = 'rejected'
     from buried s
     where p.step_id = s.id
-        and p.state = 'pending' -- guard: pending
+        and p.state = 'pending'
 ), kept as (
     insert into proposals (step_id, epoch, tenant_id, task_id, state, body)
     select s.id, g.epoch, s.tenant_id, s.task_id, 'rejected', g.output

@@ -13,5 +13,5 @@ from steps s
 where s.task_id = %(task_id)s
     and s.state = 'cancelled' -- guard: cancelled
     and p.step_id = s.id
-    and p.state = 'pending' -- guard: pending
+    and p.state = 'pending'
 ;

@@ -37,7 +37,7 @@ with given as (
     set state = 'rejected'
     from returned s
     where p.step_id = s.id
-        and p.state = 'pending' -- guard: pending
+        and p.state = 'pending'
         and s.state = 'ready' -- guard: not under review
 ), kept as (
     insert into proposals (step_id, epoch, tenant_id, task_id, state, body)

@@ -1,9 +1,5 @@
 """Two who settle, claim or stop the same step at the same time: exactly one of them is written, whoever is first."""
 
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +25,7 @@ from shared_state.attempts import Held, Settling, claim, extend, settle
 from shared_state.engine import retrying
 from shared_state.statements import query, run
 from tests.integration.driver import Driver
+from tests.integration.overtaken import overtaken
 
 BROKEN = Failure(code="agent.error", text="it broke")
 PLAN = Plan(steps=(Step(id="x", agent="work"),))
@@ -210,30 +207,3 @@ def stop(connection: Connection, task_id: Any) -> None:
     run(connection, "cancel", task_id=task_id, actor="me", error='{"code": "task.cancelled", "text": "x"}')
     run(connection, "clear_cancelled", task_id=task_id)
     run(connection, "settle_tasks", ids=[task_id])
-
-
-class Overtaken:
-    """Somebody's open transaction: others can be made to wait for it."""
-
-    def __init__(self, driver: Driver, connection: Connection, pool: ThreadPoolExecutor) -> None:
-        self.driver = driver
-        self.connection = connection
-        self._pool = pool
-
-    def __call__(self, work: Callable[[], Any]) -> Future[Any]:
-        """Start `work` in a thread; returns when it waits for a lock, or has ended without."""
-        future = self._pool.submit(work)
-        deadline = time.monotonic() + 10
-        waiting = """select count(*) as n from pg_stat_activity
-            where wait_event_type = 'Lock' and datname = current_database()"""
-        while not future.done() and self.driver.query(waiting)[0]["n"] == 0:
-            assert time.monotonic() < deadline, "it neither waits nor ends"
-        return future
-
-
-@contextmanager
-def overtaken(driver: Driver, first: Callable[[Connection], Any]) -> Iterator[Overtaken]:
-    """`first` has written and not yet committed; what the yielded is given waits for it; then it commits."""
-    with ThreadPoolExecutor(1) as pool, driver.engine.begin() as connection:
-        first(connection)
-        yield Overtaken(driver, connection, pool)

@@ -136,7 +136,10 @@ class History:
             return good(step, plan, self._team, output)
         if self._random.random() < 0.05:
             return Abandon(expired=self._random.random() < 0.5)
-        settlement = self._random.choice(bad(assignment(step), plan, self._team, output))
+        others = bad(assignment(step), plan, self._team, output)
+        # Every second one asks, refuses or buries: what has the most consequences.
+        rare = [each for each in others if each.type in ("ask", "bury") or getattr(each, "rejected", False)]
+        settlement = self._random.choice(rare if rare and self._random.random() < 0.5 else others)
         if settlement.type in ("return", "bury") and self._random.random() < 0.1:
             # What a sweeper decided that had seen the lease lapse, and comes to write it only now.
             return settlement.model_copy(update={"expired": True, "rejected": False, "output": None, "verdicts": ()})

@@ -9,7 +9,7 @@ PLAIN = Team(
         "careful": Agent(call="m:f", review="judge"),
         "judge": Agent(call="m:f", role="reviewer"),
     },
-    bounds=Bounds(rejections=1, questions=1),
+    bounds=Bounds(rejections=1, questions=2),
     retry={"default": {"attempts": 2}},
 )
 PLANNED = PLAIN.model_copy(
