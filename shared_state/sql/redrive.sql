@@ -14,7 +14,6 @@ with opened as (
     set state = 'redriven', closed_at = clock_timestamp(), closed_by = %(actor)s
     from opened o
     where l.id = o.id
-        and l.state = 'open'
     returning l.id, l.step_id
 ), spaced as (
     select c.id, c.step_id,

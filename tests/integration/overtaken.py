@@ -1,4 +1,4 @@
-"""An open transaction that somebody else has to wait for: two who are at the same step, in an order the test chooses."""
+"""An open transaction that others have to wait for: two who are at the same step, in an order the test chooses."""
 
 import time
 from collections.abc import Callable, Iterator

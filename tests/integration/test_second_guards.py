@@ -194,3 +194,67 @@ def test_a_heartbeat_saves_a_cancelled_attempt_from_the_sweeper(driver: Driver) 
         second = late(lambda: driver.settle(a, Abandon(expired=True))[0])
     assert second.result() is False
     assert driver.settle(a, Abandon())[0]
+
+
+def test_a_task_waits_until_its_last_question_is_answered(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}, {"id": "b"}])
+    for assignment in driver.claim():
+        driver.settle(assignment, Ask(text="?"))
+    first, second = driver.query("select id from questions order by id")
+    questions.answer(driver.engine, "default", first["id"], "yes", "me")
+    assert driver.task(task_id)["state"] == "waiting"
+    questions.answer(driver.engine, "default", second["id"], "yes", "me")
+    assert driver.task(task_id)["state"] == "running"
+
+
+def test_a_second_cancel_moves_no_times(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}])
+    driver.claim()
+    tasks.cancel(driver.engine, "default", task_id, "me")
+    when = "select s.cancel_requested_at as step, t.cancel_requested_at as task from steps s, tasks t"
+    before = driver.query(when)
+    with undone(driver) as connection:
+        run(connection, "cancel", task_id=task_id, actor="me", error='{"code": "x", "text": "x"}')
+        assert query(connection, when) == before
+
+
+def test_what_was_answered_stays_answered_after_a_cancel(driver: Driver) -> None:
+    question = asked(driver)
+    questions.answer(driver.engine, "default", question, "yes", "me")
+    (task,) = driver.query("select id from tasks")
+    tasks.cancel(driver.engine, "default", task["id"], "me")
+    assert driver.query("select state from questions") == [{"state": "answered"}]
+
+
+def test_an_optional_dead_step_neither_dooms_nor_holds_up_what_is_revived(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}, {"id": "o", "optional": True}, {"id": "b", "needs": ["a", "o"]}])
+    for assignment in driver.claim("a", "o"):
+        driver.settle(assignment, Bury(failure=BROKEN))
+    (letter,) = driver.query("select l.id from dead_letters l join steps s on s.id = l.step_id where s.key = 'a'")
+    dead_letters.redrive(driver.engine, "default", [letter["id"]], "me")
+    assert driver.states(task_id) == {"a": "ready", "b": "blocked", "o": "dead"}
+    assert driver.finish_all() == ["a", "b"]
+    assert driver.task(task_id)["state"] == "succeeded"
+
+
+def test_a_dead_letter_is_redriven_by_one_of_two(driver: Driver) -> None:
+    """By the statement alone; `dead_letters.redrive` has locked the task before."""
+    parameters: dict[str, Any] = {"ids": [dead(driver)], "actor": "me", "per_second": None, "before": 0}
+
+    def redrive() -> Any:
+        with driver.engine.begin() as connection:
+            return run(connection, "redrive", **parameters)
+
+    with overtaken(driver, lambda connection: run(connection, "redrive", **parameters)) as late:
+        second = late(redrive)
+        (task,) = query(late.connection, "select id from tasks")
+        run(late.connection, "revive", ids=[task["id"]])
+    assert second.result() == []
+    assert driver.query("select epoch from steps where key = 'a'") == [{"epoch": 3}]
+
+
+def test_a_step_is_skipped_once(driver: Driver) -> None:
+    driver.submit([{"id": "a"}, {"id": "b"}, {"id": "c", "needs": ["a", "b"]}])
+    for assignment in driver.claim():
+        driver.settle(assignment, Bury(failure=BROKEN))
+    assert len(driver.query("select 1 from events where type = 'step.skipped'")) == 1
