@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench bench-curves bench-house bench-docs clean requirements schemas
+.PHONY: help demo test check dev bench mutants bench-curves bench-house bench-docs clean requirements schemas
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ bench-docs: $(READY) ## what the three have measured into docs/performance.md
 
 fuzz: $(READY) ## schemathesis over the HTTP API, at least 10,000 cases, into build/fuzz.json
 	$(BIN)/python -m tests.fuzz
+
+mutants: $(READY) ## take every guard away, one at a time: some test must notice; into build/mutants.json
+	$(BIN)/python -m tests.mutation
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from contracts.errors import Failure
-from contracts.settlements import Abandon, Ask, Bury, Propose, Return
+from contracts.settlements import Abandon, Accept, Ask, Bury, Propose, Return
 from shared_state import dead_letters, questions, tasks
 from shared_state.attempts import Settling, settle
+from shared_state.outbox import _RELAY_LOCK as RELAY_LOCK
+from shared_state.outbox import relay
 from shared_state.statements import query, run
 from tests.integration.driver import Driver
 from tests.integration.overtaken import overtaken
@@ -258,3 +260,55 @@ def test_a_step_is_skipped_once(driver: Driver) -> None:
     for assignment in driver.claim():
         driver.settle(assignment, Bury(failure=BROKEN))
     assert len(driver.query("select 1 from events where type = 'step.skipped'")) == 1
+
+
+def test_a_deadline_says_nothing_to_what_has_ended_or_is_being_cancelled(driver: Driver) -> None:
+    driver.submit([{"id": "a"}], deadline_seconds=1000)
+    driver.finish_all()
+    running = driver.submit([{"id": "a"}], deadline_seconds=1000)
+    (a,) = driver.claim()
+    tasks.cancel(driver.engine, "default", running, "me")
+    driver.query("update tasks set deadline_at = clock_timestamp() - interval '1 second'")
+    assert tasks.cancel_overdue(driver.engine) == 0
+    driver.settle(a, Abandon())
+
+
+def test_two_last_steps_cannot_both_believe_that_the_other_is_open(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}, {"id": "b"}])
+    a, b = driver.claim()
+    with overtaken(driver, lambda connection: settle(connection, [Settling(a, Accept(output=1))])) as late:
+        second = late(lambda: driver.settle(b)[0])
+    assert second.result() is True
+    assert driver.task(task_id)["state"] == "succeeded"
+
+
+def test_two_answers_cannot_both_believe_that_the_other_question_is_open(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}, {"id": "b"}])
+    for assignment in driver.claim():
+        driver.settle(assignment, Ask(text="?"))
+    first, second = driver.query("select id from questions order by id")
+
+    def answer_first(connection: Connection) -> None:
+        run(connection, "lock_tasks", ids=[task_id])
+        run(connection, "answer", id=first["id"], tenant="default", answer="yes", actor="me")
+
+    with overtaken(driver, answer_first) as late:
+        late(lambda: questions.answer(driver.engine, "default", second["id"], "yes", "me"))
+    assert driver.task(task_id)["state"] == "running"
+
+
+def test_only_one_relay_works_at_a_time(driver: Driver) -> None:
+    """Two would each believe the window of a queue to be their own."""
+    driver.submit([{"id": "a"}])
+    driver.query("update outbox set published_at = null, publish_count = 0")
+    with undone(driver) as connection:
+        query(connection, "select pg_advisory_xact_lock(%(key)s)", key=RELAY_LOCK)
+        assert not relay(driver.engine, Nobody(), republish_seconds=60, window=10).acted
+    assert relay(driver.engine, Nobody(), republish_seconds=60, window=10).dispatched == 1
+
+
+class Nobody:
+    """A broker that takes everything and keeps nothing."""
+
+    def publish(self, messages: Any) -> None:
+        pass

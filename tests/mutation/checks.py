@@ -58,7 +58,9 @@ CHECKS: dict[str, Check] = {
     "policy: a judgement may refuse": _policy("if judgement.accepted:", "if True:"),
     # contracts/plans.py: what a plan may be
     **{
-        f"plan: {name}": Check("contracts.plans", text, replacement, ("tests/unit/test_policy.py",))
+        f"plan: {name}": Check(
+            "contracts.plans", text, replacement, ("tests/unit/test_policy.py", "tests/unit/test_plans.py")
+        )
         for name, text, replacement in (
             ("it has steps", "if not plan.steps:", "if False:"),
             ("steps are bounded", "if len(plan.steps) > team.bounds.steps:", "if False:"),
