@@ -13,10 +13,10 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench clean requirements schemas
+.PHONY: help demo test check dev bench mutants bench-curves bench-house bench-docs clean requirements schemas
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: $(READY) ## survey a source tree with the whole system embedded (PATH_TO_SURVEY=DIR for another one)
 	$(BIN)/orchestrator demo $(if $(PATH_TO_SURVEY),"$(PATH_TO_SURVEY)")
@@ -31,17 +31,33 @@ check: $(READY) ## format, lint, types, import directions, schemas
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -o addopts=-q tests/unit/test_architecture.py tests/unit/test_schemas.py
+	$(BIN)/python -m pytest -o addopts=-q tests/unit/test_architecture.py tests/unit/test_schemas.py tests/unit/test_codes.py
 
-bench: $(READY) ## the workloads W1 to W4 beside plain Celery, into build/bench.json
+bench: $(READY) ## the workloads W1 to W4 beside Celery and Celery + Postgres by hand, into build/bench.json
 	$(BIN)/python -m tests.benchmarks
+
+bench-curves: $(READY) ## steps/s against workers, load, plan size and history, into build/curves.json
+	$(BIN)/python -m tests.benchmarks.curves
+
+bench-house: $(READY) ## what starting, importing, HTTP and watching cost, into build/house.json
+	$(BIN)/python -m tests.benchmarks.house
+
+bench-docs: $(READY) ## what the three have measured into docs/performance.md
+	$(BIN)/python -m tests.benchmarks.publish
+
+fuzz: $(READY) ## schemathesis over the HTTP API, at least 10,000 cases, into build/fuzz.json
+	$(BIN)/python -m tests.fuzz
+
+mutants: $(READY) ## take every guard away, one at a time: some test must notice; into build/mutants.json
+	$(BIN)/python -m tests.mutation
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-schemas: $(READY) ## write contracts/schemas from the models
+schemas: $(READY) ## write contracts/schemas from the models, and the codes in docs/dead-letters.md
 	$(BIN)/python -m tests.write_schemas
+	$(BIN)/python -m tests.write_code_table
 
 requirements: ## compile the pinned requirements anew (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --no-config --quiet --universal --generate-hashes \

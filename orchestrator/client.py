@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -17,18 +18,19 @@ from urllib.parse import quote
 import httpx
 
 from contracts.errors import InvalidInput, OrchestratorError, Unavailable
-from orchestrator.refusals import error_of
+from orchestrator.refusals import TooLarge, error_of
 from shared_state import settings
 from shared_state.shapes import (
     Created,
     DeadLetter,
+    DeadLetterCount,
     DeadLetterDetail,
     Event,
     Question,
     Queue,
     Readiness,
+    ReasonCode,
     Redriven,
-    Refused,
     Result,
     Step,
     StepDetail,
@@ -40,6 +42,8 @@ from shared_state.shapes import (
 )
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
+LIST_LIMIT = 1000
+"""The tasks of one list."""
 _PAGE = 200
 _SILENCE_SECONDS = 45.0
 """A live stream that is silent for longer (three heartbeats) is dead."""
@@ -103,15 +107,19 @@ class Client:
         given = {"goal": goal, "input": input, "plan": plan, "labels": labels, "deadline_seconds": deadline_seconds}
         body = {"team": team, **{name: value for name, value in given.items() if value not in (None, "")}}
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        try:
-            return cast(Task, self._send("POST", "/tasks", body=body, headers=headers))
-        except Unavailable:
-            return cast(Task, self._send("POST", "/tasks", body=body, headers=headers))
+        return cast(Task, self._send_again("/tasks", body, headers))
 
-    def submit_many(self, tasks: Sequence[Mapping[str, Any]]) -> list[Created | Refused]:
-        """Up to 1,000 tasks, each an object with the fields of `submit`; for each its id or its problem, in order."""
-        answer = self._send("POST", "/tasks", body=[dict(task) for task in tasks])
-        return cast(list[Created | Refused], answer["items"])
+    def submit_many(self, tasks: Sequence[Mapping[str, Any]]) -> list[Created | OrchestratorError]:
+        """Any number of tasks, each an object with the fields of `submit`; for each its id or its error, in order.
+
+        They are sent 1,000 at a time, and those of one sending are accepted together. An item without
+        `idempotency_key` gets a random one, so that a repetition of ours is harmless.
+        """
+        keyed = [{"idempotency_key": str(uuid.uuid4()), **task} for task in tasks]
+        made: list[Created | OrchestratorError] = []
+        for start in range(0, len(keyed), LIST_LIMIT):
+            made += self._submit_list(keyed[start : start + LIST_LIMIT], start)
+        return made
 
     def task(self, task_id: str) -> TaskDetail:
         return cast(TaskDetail, self._get(f"/tasks/{_part(task_id)}"))
@@ -194,38 +202,83 @@ class Client:
     # --- what waits for people
 
     def dead_letters(
-        self,
-        *,
-        state: str | None = None,
-        reason: str | None = None,
-        team: str | None = None,
-        task: str | None = None,
-        limit: int | None = None,
+        self, *, state: str | None = None, limit: int | None = None, **wanted: Any
     ) -> Iterator[DeadLetter]:
-        """Newest first; `reason` is a code, or the part of codes before the dot."""
-        wanted = {"state": state, "reason": reason, "team": team, "task": task}
-        return cast(Iterator[DeadLetter], self._pages("/dead-letters", wanted, limit))
+        """Newest first. `wanted` is any of reason (a code, or the part of codes before the dot), team, agent, queue,
+        task, since, until (`datetime` or RFC 3339; since counts, until does not) and text (a part of it)."""
+        return cast(Iterator[DeadLetter], self._pages("/dead-letters", {"state": state, **_plain(wanted)}, limit))
+
+    def dead_letter_counts(self, *, state: str | None = None, **wanted: Any) -> list[DeadLetterCount]:
+        """How many there are by reason; `wanted` as in `dead_letters`."""
+        query = {"state": state, **_plain(wanted)}
+        return cast(list[DeadLetterCount], self._get("/dead-letters/counts", query)["items"])
+
+    def dead_letter_codes(self) -> list[ReasonCode]:
+        """Every reason there is, with its meaning and what to do."""
+        return cast(list[ReasonCode], self._get("/dead-letters/codes")["items"])
 
     def dead_letter(self, letter_id: str) -> DeadLetterDetail:
+        """Everything about it, with the story of its step."""
         return cast(DeadLetterDetail, self._get(f"/dead-letters/{_part(letter_id)}"))
 
-    def redrive(self, letter_id: str, *, edit: Mapping[str, Any] | None = None) -> Redriven:
-        """Put its step back, with another input if `edit` is given; a second time changes nothing."""
-        body = {} if edit is None else {"edit": dict(edit)}
-        return cast(Redriven, self._send("POST", f"/dead-letters/{_part(letter_id)}/redrive", body=body))
+    def export_dead_letters(self, *, state: str | None = None, **wanted: Any) -> Iterator[DeadLetterDetail]:
+        """All that fit with their whole stories, as they arrive; `wanted` as in `dead_letters`."""
+        query = {name: value for name, value in {"state": state, **_plain(wanted)}.items() if value is not None}
+        try:
+            with self._http.stream("GET", "/dead-letters/export", params=query) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _error(answer)
+                for line in answer.iter_lines():
+                    yield cast(DeadLetterDetail, json.loads(line))
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unavailable(error) from error
+
+    def edit_dead_letter(self, letter_id: str, input: Mapping[str, Any]) -> DeadLetterDetail:
+        """Give its step another input, checked by the agent's schema; what it was stays in `edits`."""
+        return cast(DeadLetterDetail, self._act(letter_id, "edit", {"input": dict(input)}))
+
+    def redrive(
+        self,
+        letter_id: str,
+        *,
+        edit: Mapping[str, Any] | None = None,
+        message: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> Redriven:
+        """Put its step back, with another input if `edit` is given; a second time changes nothing.
+
+        For undecodable bytes `message` says what they should have been: it names steps that wait for a worker.
+        """
+        given = {"edit": edit, "message": message, "dry_run": dry_run or None}
+        body = {name: value for name, value in given.items() if value is not None}
+        return cast(Redriven, self._act(letter_id, "redrive", body))
 
     def redrive_many(
-        self, *, reason: str | None = None, team: str | None = None, ids: Sequence[str] | None = None
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        per_second: float | None = None,
+        dry_run: bool = False,
+        **wanted: Any,
     ) -> Redriven:
-        """Put back every open one that fits all that is given."""
-        wanted = {"reason": reason, "team": team, "ids": list(ids) if ids is not None else None}
-        body = {"filter": {name: value for name, value in wanted.items() if value is not None}}
+        """Put back every open one that fits all that is given (`wanted` as in `dead_letters`), at most 10,000.
+
+        With `per_second` no more than so many of them begin each second; the call itself does not wait for that.
+        """
+        chosen = {
+            name: value for name, value in {**_plain(wanted), "ids": ids and list(ids)}.items() if value is not None
+        }
+        pace = {} if per_second is None else {"per_second": per_second}
+        body = {"filter": chosen, "dry_run": dry_run, **pace}
         return cast(Redriven, self._send("POST", "/dead-letters/redrive", body=body))
 
     def discard(self, letter_id: str, reason: str) -> DeadLetterDetail:
-        return cast(
-            DeadLetterDetail, self._send("POST", f"/dead-letters/{_part(letter_id)}/discard", body={"reason": reason})
-        )
+        return cast(DeadLetterDetail, self._act(letter_id, "discard", {"reason": reason}))
+
+    def note(self, letter_id: str, text: str) -> DeadLetterDetail:
+        """Add a note to a dead letter; it is kept as it is, with your key's name and the time."""
+        return cast(DeadLetterDetail, self._act(letter_id, "notes", {"text": text}))
 
     def questions(
         self, *, state: str | None = None, task: str | None = None, limit: int | None = None
@@ -255,6 +308,30 @@ class Client:
         return cast(Readiness, self._get("/ready"))
 
     # --- HTTP
+
+    def _act(self, letter_id: str, verb: str, body: Mapping[str, Any]) -> Any:
+        return self._send("POST", f"/dead-letters/{_part(letter_id)}/{verb}", body=dict(body))
+
+    def _submit_list(self, tasks: list[dict[str, Any]], start: int) -> list[Created | OrchestratorError]:
+        """One list, halved where its body is larger than the service takes. `start` is the place of its first item."""
+        try:
+            answer = self._send_again("/tasks", tasks)
+        except TooLarge as error:
+            if len(tasks) == 1:
+                return [error]
+            half = len(tasks) // 2
+            return [*self._submit_list(tasks[:half], start), *self._submit_list(tasks[half:], start + half)]
+        return [
+            _item_error(item["problem"], index, start) if "problem" in item else item
+            for index, item in enumerate(answer["items"])
+        ]
+
+    def _send_again(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """POST what carries its own idempotency keys: once more if the service does not answer."""
+        try:
+            return self._send("POST", path, body=body, headers=headers)
+        except Unavailable:
+            return self._send("POST", path, body=body, headers=headers)
 
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self._answer("GET", path, query=query).json()
@@ -320,9 +397,30 @@ def _error(answer: httpx.Response) -> OrchestratorError:
     with suppress(ValueError):
         found = answer.json()
         problem = found if isinstance(found, dict) else {}
+    return _problem_error(problem, answer.status_code)
+
+
+def _problem_error(problem: Mapping[str, Any], status: int = 500) -> OrchestratorError:
+    """The error that a problem object stands for; `status` where it names none."""
+    status = int(problem.get("status", status))
     code = str(problem.get("code", "internal"))
-    text = str(problem.get("detail", f"the service answered {answer.status_code} without saying why"))
-    return error_of(answer.status_code, code, text, str(problem.get("field", "")))
+    text = str(problem.get("detail", f"the service answered {status} without saying why"))
+    return error_of(status, code, text, str(problem.get("field", "")))
+
+
+def _item_error(problem: Mapping[str, Any], index: int, start: int) -> OrchestratorError:
+    """The error of one item of a list that began at `start`: its field names the place in the caller's list."""
+    error = _problem_error(problem)
+    if isinstance(error, InvalidInput) and start:
+        field = f"{start + index}{error.field.removeprefix(str(index))}"
+        text = f"{field}{error.text.removeprefix(error.field)}" if error.text.startswith(error.field) else error.text
+        return InvalidInput(text, field=field)
+    return error
+
+
+def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Filters as they are sent: times as RFC 3339. The service refuses those it does not know."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in wanted.items()}
 
 
 def _encode(body: Any) -> bytes:

@@ -29,6 +29,7 @@ _NOT_OURS = re.compile(r"^ORCHESTRATOR_(TEST_.*|CONFIG|(.*_)?SERVICE_(HOST|PORT(
 _SECRET_PARAMETER = re.compile(r"secret|key|token|password|credential", re.IGNORECASE)
 _DATABASE_SCHEMES = ("postgresql",)
 _BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
+_SECRET_LENGTH = 16
 _ARTIFACT_SCHEMES = ("postgres", "file", "s3")
 
 
@@ -85,6 +86,11 @@ class Settings(BaseModel):
     republish_seconds: float = Field(default=10.0, gt=0, le=3600)
     max_body_bytes: int = Field(default=8_000_000, ge=1024, le=1_000_000_000)
     retention_days: int = Field(default=30, ge=1, le=36_500)
+    dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)
+    """Closed dead letters, and the tasks they belong to, are kept at least this long."""
+    dead_letter_webhook_url: SecretStr | None = None
+    """Told of every new dead letter. A secret, since many such addresses hold a token."""
+    dead_letter_webhook_secret: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -110,6 +116,23 @@ class Settings(BaseModel):
     def _api_url(cls, url: str) -> str:
         return _checked_url(url, ("http", "https")).rstrip("/")
 
+    @field_validator("dead_letter_webhook_url")
+    @classmethod
+    def _webhook_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            _checked_url(url.get_secret_value(), ("http", "https"))
+            parts = urlsplit(url.get_secret_value())
+            if not parts.hostname or parts.username is not None or parts.password is not None:
+                raise ValueError("must name a host, and no user: a receiver knows us by the signature")
+        return url
+
+    @field_validator("dead_letter_webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < _SECRET_LENGTH:
+            raise ValueError(f"is shorter than {_SECRET_LENGTH} characters")
+        return secret
+
     @field_validator("signing_keys", mode="before")
     @classmethod
     def _signing_keys(cls, value: object) -> object:
@@ -125,13 +148,14 @@ class Settings(BaseModel):
         for name, secret in self.signing_keys.items():
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
                 raise ValueError("signing_keys: a name is 1 to 40 letters, digits, - or _")
-            if len(secret.get_secret_value()) < 16:
-                raise ValueError(f"signing_keys: the secret of {name!r} is shorter than 16 characters")
+            if len(secret.get_secret_value()) < _SECRET_LENGTH:
+                raise ValueError(f"signing_keys: the secret of {name!r} is shorter than {_SECRET_LENGTH} characters")
         return self
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():
-            yield name, masked(value) if name is not None and name.endswith("_url") else value
+            is_url = name is not None and name.endswith("_url") and isinstance(value, str)
+            yield name, masked(value) if is_url else value
 
     def __str__(self) -> str:
         return repr(self)

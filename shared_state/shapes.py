@@ -135,11 +135,13 @@ class DeadLetter(TypedDict):
     state: str
     reason: str
     text: str
-    meaning: str | None
-    remedy: str | None
+    meaning: str
+    remedy: str
     task_id: str | None
+    task_state: str | None
     step_id: str | None
     step_key: str | None
+    step_state: str | None
     agent: str | None
     team: str | None
     epoch: int | None
@@ -152,12 +154,86 @@ class DeadLetter(TypedDict):
     close_reason: str | None
 
 
-class DeadLetterDetail(DeadLetter):
-    """`raw_base64` may hold only the beginning of larger bytes; for those who may operate."""
+class DeadLetterTask(TypedDict):
+    id: str
+    team: str
+    team_digest: str
+    state: str
+    goal: str
+    error: ErrorText | None
+    finished_at: str | None
 
-    step_input: Any
+
+class Blocked(TypedDict):
+    """A step that needs the dead one, directly or through others."""
+
+    step_id: str
+    step_key: str
+    agent: str
+    state: str
+
+
+class Edit(TypedDict):
+    """`before` and `after` are inputs of the step; a message written anew has no `before`."""
+
+    editor: str
+    edited_at: str
+    before: Any
+    after: Any
+
+
+class Note(TypedDict):
+    author: str
+    written_at: str
+    text: str
+
+
+class WebhookState(TypedDict):
+    """Whether the webhook was told: `sent_at`, or `due_at` where it is still to be; `count` tries so far."""
+
+    sent_at: str | None
+    due_at: str | None
+    count: int
+    error: str | None
+
+
+class DeadLetterDetail(DeadLetter):
+    """Everything about one dead letter, with the story of its step.
+
+    `message` is what lay on the queue: the step and epoch it named, or what can be read of the bytes. `raw_base64` may
+    hold only the beginning of larger bytes. Bytes, headers, error details and logs are for those who may operate.
+    """
+
+    message: Any
     headers: Any
     raw_base64: str | None
+    task: DeadLetterTask | None
+    step_input: Any
+    feedback: Any
+    attempts: list[Attempt]
+    proposals: list[Proposal]
+    blocks: list[Blocked]
+    edits: list[Edit]
+    notes: list[Note]
+    webhook: WebhookState
+
+
+class DeadLetterCount(TypedDict):
+    reason: str
+    count: int
+    first_at: str
+    last_at: str
+    meaning: str
+    remedy: str
+
+
+class ReasonCode(TypedDict):
+    """`retryable`: whether steps are tried again by themselves before they become dead letters with this reason."""
+
+    code: str
+    retryable: bool
+    meaning: str
+    remedy: str
 
 
 class StepDetail(Step):
@@ -255,11 +331,24 @@ class FieldError(TypedDict):
     text: str
 
 
+class RefusedRedrive(TypedDict):
+    id: str
+    code: str
+    text: str
+
+
 class Redriven(TypedDict):
-    """`unchanged` had been closed before: a second click changes nothing."""
+    """`unchanged` had been closed before: a second click changes nothing. `refused` cannot be put back, with why.
+
+    With `dry_run` nothing was done: it says what would be. `seconds` is how long the last one waits for its turn where
+    a rate was given, else 0.
+    """
 
     redriven: list[str]
     unchanged: list[str]
+    refused: list[RefusedRedrive]
+    dry_run: bool
+    seconds: float
 
 
 class Health(TypedDict):

@@ -21,9 +21,7 @@ from shared_state.tasks import Submission
 
 _BODIES: list[type[BaseModel]] = [
     Submission,
-    dead_letters.Redrive,
-    dead_letters.RedriveMany,
-    dead_letters.Discard,
+    *dead_letters.BODIES,
     questions.Answer,
 ]
 

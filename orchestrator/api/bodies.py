@@ -18,6 +18,8 @@ M = TypeVar("M", bound=BaseModel)
 DEPTH_LIMIT = 32
 READ_SECONDS = 30.0
 _INTEGER_LIMIT = 2**63
+_DIGITS_LIMIT = 25
+_SHOWN = 200
 _DRAIN_FACTOR = 8
 """A body this many times too large is still read and dropped, so that its sender gets to see the answer."""
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
@@ -40,18 +42,17 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Malformed(f"the body is not valid UTF-8 (byte {error.start}); send UTF-8") from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError:
         raise InvalidInput(_too_deep()) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Malformed(f"the body is not valid JSON: {error.msg} ({where})") from None
-    except ValueError as error:
-        raise InvalidInput(f"the body holds a number that no JSON reader has to accept: {error}") from None
 
 
 def check_form(value: Any, path: str = "", depth: int = 1) -> None:
-    """Raises `InvalidInput` for what Postgres or JSON readers cannot hold: depth, NUL, surrogates, huge numbers."""
+    """Raises `InvalidInput` for what Postgres or JSON readers cannot hold: depth, NUL, surrogates, huge numbers; and
+    for an object with one key twice, of which readers keep different ones."""
     if isinstance(value, str):
         _check_text(value, path)
     elif isinstance(value, bool) or value is None:
@@ -66,6 +67,10 @@ def check_form(value: Any, path: str = "", depth: int = 1) -> None:
         if depth > DEPTH_LIMIT:
             where = ".".join(path.split(".")[:2])
             raise InvalidInput(f"{where}: {_too_deep()}", field=where)
+        if isinstance(value, _Repeating):
+            _check_text(value.repeated, path)
+            where = f"{path}.{value.repeated}" if path else value.repeated
+            raise InvalidInput(f"{where[:_SHOWN]}: this key is there more than once; send it once", field=where)
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(key, str):
                 _check_text(key, path)
@@ -86,6 +91,31 @@ def validate(value: Any, model: type[M]) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         raise invalid_fields(error) from None
+
+
+class _Repeating(dict[str, Any]):
+    """An object in which the key `repeated` is there more than once: kept until `check_form` can say where."""
+
+    repeated: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    seen: set[str] = set()
+    repeating = _Repeating(made)
+    for key, _ in pairs:
+        if key in seen:
+            repeating.repeated = key
+            break
+        seen.add(key)
+    return repeating
+
+
+def _integer(digits: str) -> int:
+    """Python refuses to read thousands of digits; we refuse all that have more than 64 bits, once we know where."""
+    return int(digits) if len(digits) <= _DIGITS_LIMIT else _INTEGER_LIMIT
 
 
 async def _collect(stream: AsyncIterator[bytes], limit_bytes: int) -> bytes:

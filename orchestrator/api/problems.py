@@ -35,6 +35,15 @@ class InvalidFields(InvalidInput):
         self.errors = errors[:_ERRORS_LIMIT]
 
 
+def at(error: OrchestratorError, where: str) -> OrchestratorError:
+    """The same refusal, of one item of a list: its fields begin with `where`."""
+    if isinstance(error, InvalidFields):
+        return InvalidFields([{**each, "field": _joined(where, each["field"])} for each in error.errors])
+    if isinstance(error, InvalidInput):
+        return InvalidInput(error.text, field=_joined(where, error.field))
+    return error
+
+
 def problem_of(error: OrchestratorError) -> Problem:
     status = status_of(error)
     problem: Problem = {
@@ -115,6 +124,10 @@ def _routing_error(request: Request, error: HTTPException) -> OrchestratorError:
         allowed = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(f"{request.method} is not possible here; use {allowed}")
     return Malformed(str(error.detail))
+
+
+def _joined(where: str, field: str) -> str:
+    return f"{where}.{field}" if field else where
 
 
 def _remedy(each: Any) -> str:

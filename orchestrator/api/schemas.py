@@ -1,6 +1,7 @@
 """The parts of the OpenAPI document that the signatures do not tell: bodies, which we read ourselves, and problems."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +11,9 @@ from orchestrator.api.problems import MEDIA_TYPE
 from shared_state.shapes import Problem
 
 _REF = "#/components/schemas/{model}"
+_INNER_REF = "#/components/schemas/{outer}{{model}}"
+_PROBES: Mapping[str, list[HTTPStatus]] = {"/v1/health": [], "/v1/ready": [HTTPStatus.SERVICE_UNAVAILABLE]}
+"""They need no key."""
 
 
 def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
@@ -31,19 +35,44 @@ def complete(document: dict[str, Any], models: Sequence[type[BaseModel]]) -> dic
     """Add the schemas that bodies refer to, bearer keys, and the problem that any operation may answer."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in models:
-        _add(schemas, model.__name__, model.model_json_schema(ref_template=_REF))
-    _add(schemas, "Problem", TypeAdapter(Problem).json_schema(ref_template=_REF))
+        name = model.__name__
+        _add(schemas, name, model.model_json_schema(ref_template=_INNER_REF.format(outer=name)))
+    problem_schema = TypeAdapter(Problem).json_schema(ref_template=_INNER_REF.format(outer="Problem"))
+    _add(schemas, "Problem", problem_schema)
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    problem = {"description": "Refused", "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}}
+    problem = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = problem
-            if path not in ("/v1/health", "/v1/ready"):
+            for status in _refusals(method, path, operation):
+                operation["responses"][str(status.value)] = {"description": status.phrase, "content": problem}
+            if path not in _PROBES:
                 operation["security"] = [{"key": []}]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return document
+
+
+def _refusals(method: str, path: str, operation: dict[str, Any]) -> list[HTTPStatus]:
+    """Every status that this operation may refuse a request with. A 500 is a defect, so none documents it."""
+    if path in _PROBES:
+        return _PROBES[path]
+    found = [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY]
+    found.append(HTTPStatus.SERVICE_UNAVAILABLE)
+    if "{" in path:
+        found.append(HTTPStatus.NOT_FOUND)
+    if method == "post" or path.endswith("/result"):
+        found.append(HTTPStatus.CONFLICT)
+    if path.endswith("/events"):
+        found.append(HTTPStatus.NOT_ACCEPTABLE)
+    if "requestBody" in operation:
+        found += [
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.REQUEST_TIMEOUT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        ]
+    return sorted(found)
 
 
 def install(api: FastAPI, models: Sequence[type[BaseModel]]) -> None:
@@ -59,5 +88,6 @@ def install(api: FastAPI, models: Sequence[type[BaseModel]]) -> None:
 
 
 def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
-    schemas.update(schema.pop("$defs", {}))
+    """Under its name, what it is made of under its name too: a plan's `Step` is not the `Step` of an answer."""
+    schemas.update({f"{name}{inner}": part for inner, part in schema.pop("$defs", {}).items()})
     schemas[name] = schema

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
 
@@ -10,7 +10,7 @@ from contracts.errors import InvalidInput, OrchestratorError
 from contracts.states import StepState, TaskState
 from orchestrator.api import bodies
 from orchestrator.api.pages import Page, PageQuery, cut, id_cursor, make_rank_cursor, rank_cursor
-from orchestrator.api.problems import invalid_fields, problem_of
+from orchestrator.api.problems import at, invalid_fields, problem_of
 from orchestrator.api.schemas import SUBMISSION_BODY
 from orchestrator.api.services import Body, Operator, Ours, Reader, Services, parse_id
 from orchestrator.refusals import Malformed
@@ -48,17 +48,21 @@ def submit(
     body: Body,
     services: Ours,
     response: Response,
-    idempotency_key: Annotated[list[str] | None, Header(description="1 to 255 visible ASCII characters")] = None,
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(description="1 to 255 visible ASCII characters")] = None,
     traceparent: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Submit one task (an object), or up to 1,000 (a list: answered 200, with an id or a problem for each)."""
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise Malformed("the Idempotency-Key header is there more than once; send it once")
     value = bodies.parse(body)
     trace = _trace(traceparent)
     if isinstance(value, list):
-        if idempotency_key:
+        if idempotency_key is not None:
             raise InvalidInput("with a list, give each item its own idempotency_key", field="idempotency_key")
         return JSONResponse(_submit_list(services, caller, value, trace), 200)
-    submission = _submission(value, _single(idempotency_key))
+    bodies.check_form(value)
+    submission = _submission(value, idempotency_key)
     submitted = tasks.submit(services.engine, caller.tenant, [submission], traceparent=trace)
     result = submitted.results[0]
     if isinstance(result, OrchestratorError):
@@ -128,30 +132,33 @@ def _submit_list(services: Services, caller: Caller, values: list[Any], trace: s
     """Every item stands for itself: a bad one gets its problem and stops none of the others."""
     if not 1 <= len(values) <= LIST_LIMIT:
         raise InvalidInput(f"a list holds 1 to {LIST_LIMIT} tasks, not {len(values)}; send several lists")
-    checked = [_checked(value) for value in values]
+    checked = [_checked(value, str(index)) for index, value in enumerate(values)]
     good = [each for each in checked if isinstance(each, Submission)]
     submitted = tasks.submit(services.engine, caller.tenant, good, traceparent=trace)
     services.wakeups.send(submitted.wakeups)
     results = iter(submitted.results)
     items: list[Created | Refused] = []
-    for each in checked:
+    for index, each in enumerate(checked):
         result = next(results) if isinstance(each, Submission) else each
         if isinstance(result, OrchestratorError):
-            items.append({"problem": problem_of(result)})
+            items.append({"problem": problem_of(result if result is each else at(result, str(index)))})
         else:
             items.append({"id": str(result.task_id), "replayed": result.replayed})
     return {"items": items, "next_cursor": None}
 
 
-def _checked(value: Any) -> Submission | OrchestratorError:
+def _checked(value: Any, where: str) -> Submission | OrchestratorError:
+    try:
+        bodies.check_form(value, where)
+    except OrchestratorError as error:
+        return error
     try:
         return _submission(value, None)
     except OrchestratorError as error:
-        return error
+        return at(error, where)
 
 
 def _submission(value: Any, key: str | None) -> Submission:
-    bodies.check_form(value)
     if not isinstance(value, dict):
         raise InvalidInput("a task is a JSON object; see /openapi.json")
     for field, text in _NOT_YET.items():
@@ -166,12 +173,6 @@ def _submission(value: Any, key: str | None) -> Submission:
         return Submission.model_validate(value)
     except ValidationError as error:
         raise invalid_fields(error) from None
-
-
-def _single(keys: list[str] | None) -> str | None:
-    if keys is not None and len(keys) > 1:
-        raise Malformed("the Idempotency-Key header is there more than once; send it once")
-    return keys[0] if keys else None
 
 
 def _label(text: str | None) -> tuple[str, str] | None:

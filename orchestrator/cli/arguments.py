@@ -1,12 +1,17 @@
 """Arguments that hold data: `@file.json`, `@-` for standard input, `key=value`."""
 
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import InvalidInput
+
+_AGE = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNITS: Mapping[str, str] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def read_object(argument: str, option: str) -> dict[str, Any]:
@@ -44,6 +49,20 @@ def read_labels(arguments: Sequence[str]) -> dict[str, str]:
             raise InvalidInput(f"--label: {argument[:100]!r} is not name=value", field="--label")
         labels[name] = value
     return labels
+
+
+def read_moment(text: str | None, option: str) -> datetime | None:
+    """`2026-11-21T14:00` (local unless it says otherwise), or an age: `90s`, `15m`, `2h`, `3d`, `1w`."""
+    if text is None:
+        return None
+    age = _AGE.fullmatch(text)
+    try:
+        if age:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        words = f"{option}: {text[:50]!r} is neither a time like 2026-11-21T14:00 nor an age like 90s, 15m, 2h, 3d"
+        raise InvalidInput(words, field=option) from None
 
 
 def _value(text: str) -> Any:

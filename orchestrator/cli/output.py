@@ -26,6 +26,9 @@ COLOURS: Mapping[str, str] = {
     "ready": "blue",
     "waiting": "yellow",
     "open": "yellow",
+    "redriven": "green",
+    "discarded": "dim",
+    "skipped": "dim",
     "draining": "yellow",
     "cancelling": "yellow",
     "failed": "red",
@@ -40,9 +43,18 @@ def line(text: str = "") -> None:
     sys.stdout.write(clean(text, keep="\n\t") + "\n")
 
 
+def heading(text: str) -> None:
+    """A title, bold in a terminal."""
+    line()
+    if sys.stdout.isatty():
+        Console().print(Text(clean(text), style="bold"))
+    else:
+        line(f"{text}:")
+
+
 def document(value: Any) -> None:
     """Any value as indented JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not _is_unicode()) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not is_unicode()) + "\n")
 
 
 def table(rows: Iterable[Row], columns: Sequence[Column], *, as_json: bool, empty: str) -> None:
@@ -113,9 +125,9 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=not _is_unicode())
+        return json.dumps(value, ensure_ascii=not is_unicode())
     return str(value)
 
 
-def _is_unicode() -> bool:
+def is_unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from orchestrator.cli import arguments, output
+from contracts.errors import InvalidInput
+from orchestrator.cli import arguments, batch, output
+from orchestrator.cli.attempts import show_attempts
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
 from orchestrator.client import Client
@@ -14,31 +16,41 @@ Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)
 
 
 def submit(
-    team: str,
+    team: str | None = None,
     *,
     goal: str = "",
     input: Annotated[tuple[str, ...], Parameter(negative="", allow_leading_hyphen=True)] = (),
     plan: str | None = None,
     label: Many = (),
     deadline: float | None = None,
+    file: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     idempotency_key: str | None = None,
     wait: Annotated[bool, Parameter(negative="")] = False,
     timeout: float | None = None,
     json: Json = False,
 ) -> int:
-    """Submit a task to a team; prints its id.
+    """Submit a task to a team, or many from a file; prints ids.
 
     Args:
-        team: Name of the team (`orchestrator teams list`).
+        team: Name of the team (`orchestrator teams list`). With --file, the team of lines that name none.
         goal: What is wanted, in words.
         input: @file.json or key=value; repeat it. A value is JSON where it parses.
         plan: @file.json with steps that replace the planner.
         label: name=value; repeat it.
         deadline: Seconds after which the task is cancelled.
-        idempotency_key: The same key and submission are the same task.
+        file: A task a line, as JSON: {"team": ..., "input": {...}}; - reads standard input. A bad line stops no other.
+        idempotency_key: The same key and submission are the same task. With --file, line N gets KEY-N.
         wait: Wait for the end; exit 0 only if it succeeded.
         timeout: How many seconds to wait at most.
     """
+    if file is not None:
+        if goal or input or plan or label or deadline is not None or wait:
+            raise InvalidInput(
+                "with --file the lines say what is wanted: give only TEAM and --idempotency-key", field="--file"
+            )
+        return batch.submit_file(file, team, idempotency_key, as_json=json)
+    if team is None:
+        raise InvalidInput("name a team, or a file with --file; `orchestrator teams list` lists teams", field="TEAM")
     with Client() as client:
         task = client.submit(
             team,
@@ -162,18 +174,7 @@ def show_step(step: str, *, json: Json = False) -> None:
     output.facts([("needs", ", ".join(found["needs"])), ("input", output.short(found["input"], 400))])
     if found["state"] == "succeeded":
         output.facts([("output", output.short(found["output"], 400))])
-    for attempt in found["attempts"]:
-        head = f"attempt {attempt['attempt']} (epoch {attempt['epoch']}, {attempt['role']}) {attempt['state']}"
-        output.line(f"{head} on {attempt['worker']}, started {output.moment(attempt['started_at'])}")
-        error = attempt["error"]
-        if error is not None:
-            output.line(f"  {error['code']}: {error['text']}")
-            for text in error.get("detail", "").splitlines():
-                output.line(f"    {text}")
-        for verdict in attempt["verdicts"] or []:
-            output.line(f"  gate {verdict['gate']}: {verdict['result']}")
-            for reason in verdict.get("reasons", []):
-                output.line(f"    {reason['code']} {reason.get('where', '')}: {reason['text']}")
+    show_attempts(found["attempts"])
     for event in found["events"]:
         output.line(f"{output.moment(event['at'])} {event['type']}")
 

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from orchestrator.loops.listener import listen
 from orchestrator.loops.runner import Loop, run_loop
+from orchestrator.loops.webhook import Webhook, tell
 from shared_state import outbox, presence, prune, sweep
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
@@ -38,14 +39,30 @@ def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePubl
         return outbox.stage(engine) > 0
 
     def prune_pass() -> bool:
-        return prune.prune(engine, retention_days=settings.retention_days)["tasks"] > 0
+        gone = prune.prune(
+            engine,
+            retention_days=settings.retention_days,
+            dead_letter_retention_days=settings.dead_letter_retention_days,
+        )
+        return gone["tasks"] > 0
 
-    return [
+    loops = [
         Loop("relay", relay_pass, every_seconds=0.5),
         Loop("sweeper", sweep_pass, every_seconds=settings.sweep_seconds),
         Loop("stager", stage_pass, every_seconds=0.5),
         Loop("pruner", prune_pass, every_seconds=600.0, busy_seconds=1.0),
     ]
+    webhook = webhook_of(settings)
+    if webhook is not None:
+        loops.append(Loop("webhook", lambda: tell(engine, webhook), every_seconds=1.0))
+    return loops
+
+
+def webhook_of(settings: Settings) -> Webhook | None:
+    if settings.dead_letter_webhook_url is None:
+        return None
+    secret = settings.dead_letter_webhook_secret
+    return Webhook(settings.dead_letter_webhook_url.get_secret_value(), secret.get_secret_value() if secret else None)
 
 
 def run_loops(settings: Settings) -> None:

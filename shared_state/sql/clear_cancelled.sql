@@ -4,9 +4,14 @@ with dequeued as (
 ), unasked as (
     update questions
     set state = 'cancelled', answered_at = clock_timestamp()
-    where task_id = %(task_id)s and state = 'open'
+    where task_id = %(task_id)s
+        and state = 'open' -- guard: open
 )
 update proposals p
 set state = 'rejected'
 from steps s
-where s.task_id = %(task_id)s and s.state = 'cancelled' and p.step_id = s.id and p.state = 'pending';
+where s.task_id = %(task_id)s
+    and s.state = 'cancelled' -- guard: cancelled
+    and p.step_id = s.id
+    and p.state = 'pending'
+;

@@ -7,13 +7,15 @@ with given as (
         attempt_state text, failure jsonb, output jsonb, feedback jsonb, verdicts jsonb, log_tail text, code_hash text,
         seconds real)
 ), locked as (
-    select s.id
+    select g.*
     from steps s
-    join given g on g.id = s.id and g.epoch = s.epoch
-    where s.lease_until is not null and s.cancel_requested_at is null
-        and (not g.expired or s.lease_until < clock_timestamp())
+    join given g on g.id = s.id
+        and g.epoch = s.epoch -- guard: epoch
+    where s.lease_until is not null -- guard: held
+        and s.cancel_requested_at is null -- guard: not cancelled
+        and (not g.expired or s.lease_until < clock_timestamp()) -- guard: lapsed
     order by s.id
-    for update of s
+    for update of s -- guard: row lock
 ), returned as (
     update steps s
     set state = g.target, epoch = s.epoch + 1, lease_until = null, worker = null, ready_at = clock_timestamp(),
@@ -21,27 +23,27 @@ with given as (
         attempt_count = case when g.rejected then 0 else s.attempt_count end,
         rejection_count = s.rejection_count + g.rejected::int,
         feedback = coalesce(g.feedback, s.feedback)
-    from locked l
-    join given g on g.id = l.id
-    where s.id = l.id
+    from locked g
+    where s.id = g.id
     returning s.id, s.epoch, s.tenant_id, s.task_id, s.key, s.state, s.role, s.queue, s.reviewer_queue, s.due_at
 ), ended as (
     update attempts a
     set state = g.attempt_state, finished_at = clock_timestamp(), error = g.failure, verdicts = g.verdicts,
         log_tail = g.log_tail, code_hash = g.code_hash, seconds = g.seconds
-    from returned s
-    join given g on g.id = s.id
+    from locked g
     where a.step_id = g.id and a.epoch = g.epoch
 ), refused as (
     update proposals p
     set state = 'rejected'
     from returned s
-    where p.step_id = s.id and p.state = 'pending' and s.state = 'ready'
+    where p.step_id = s.id
+        and p.state = 'pending'
+        and s.state = 'ready' -- guard: not under review
 ), kept as (
     insert into proposals (step_id, epoch, tenant_id, task_id, state, body)
     select s.id, g.epoch, s.tenant_id, s.task_id, 'rejected', g.output
     from returned s
-    join given g on g.id = s.id
+    join locked g on g.id = s.id
     where g.output is not null
 ), told as (
     insert into events (tenant_id, task_id, step_id, epoch, type, data)
@@ -49,7 +51,7 @@ with given as (
         case when g.expired then 'step.expired' when g.rejected then 'step.rejected' else 'step.retried' end,
         jsonb_build_object('step', s.key, 'code', g.failure ->> 'code', 'text', g.failure ->> 'text')
     from returned s
-    join given g on g.id = s.id
+    join locked g on g.id = s.id
 ), queued as (
     insert into outbox (step_id, epoch, tenant_id, task_id, queue, kind, traceparent, published_at, publish_count)
     select s.id, s.epoch, s.tenant_id, s.task_id,
@@ -58,10 +60,10 @@ with given as (
         t.traceparent, clock_timestamp(), 1
     from returned s
     join tasks t on t.id = s.task_id
-    where s.due_at is null
+    where s.due_at is null -- guard: not due later
     returning step_id, epoch, queue, kind, traceparent, true as published
 )
 select s.id, g.epoch, q.epoch as next_epoch, q.queue, q.kind, q.traceparent, coalesce(q.published, false) as published
 from returned s
-join given g on g.id = s.id
+join locked g on g.id = s.id
 left join queued q on q.step_id = s.id;

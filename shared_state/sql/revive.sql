@@ -4,7 +4,9 @@ with recursive doomed as (
     select d.step_id
     from steps s
     join dependencies d on d.needs_id = s.id
-    where s.task_id = any (%(ids)s::uuid[]) and s.state in ('dead', 'failed') and not s.optional
+    where s.task_id = any (%(ids)s::uuid[])
+        and s.state in ('dead', 'failed') -- guard: given up
+        and not s.optional -- guard: required
     union
     select d.step_id from dependencies d join doomed on d.needs_id = doomed.step_id
 ), counted as (
@@ -12,13 +14,18 @@ with recursive doomed as (
         (select count(*)
         from dependencies d
         join steps n on n.id = d.needs_id
-        where d.step_id = s.id and n.state <> 'succeeded'
-            and not (n.optional and n.state in ('dead', 'failed')))::int as needs_left
+        where d.step_id = s.id
+            and n.state <> 'succeeded' -- guard: unsettled
+            and not (n.optional and n.state in ('dead', 'failed')) -- guard: optional
+        )::int as needs_left
     from steps s
-    where s.task_id = any (%(ids)s::uuid[]) and s.state in ('blocked', 'skipped')
-        and not exists (select 1 from doomed where doomed.step_id = s.id)
+    where s.task_id = any (%(ids)s::uuid[])
+        and s.state in ('blocked', 'skipped') -- guard: not begun
+        and not exists (select 1 from doomed where doomed.step_id = s.id) -- guard: not doomed
 )
 update steps s
 set state = 'blocked', finished_at = null, needs_left = c.needs_left
 from counted c
-where s.id = c.id and c.needs_left > 0;
+where s.id = c.id
+    and c.needs_left > 0 -- guard: waits
+;

@@ -8,8 +8,8 @@ with ending as (
                 and (s.degraded is not null or s.optional and s.state in ('dead', 'failed', 'skipped'))) as degraded
     from tasks t
     where t.id = any (%(ids)s::uuid[])
-        and t.state in ('planning', 'running', 'waiting', 'cancelling')
-        and not exists (
+        and t.state in ('planning', 'running', 'waiting', 'cancelling') -- guard: not ended
+        and not exists ( -- guard: no open step
             select 1 from steps s
             where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting'))
 ), ended as (
@@ -24,7 +24,9 @@ with ending as (
                 (select jsonb_build_object('code', l.reason, 'text', l.text, 'step', s.key)
                 from dead_letters l
                 join steps s on s.id = l.step_id
-                where l.task_id = t.id and not s.optional
+                where l.task_id = t.id
+                    and l.state <> 'redriven' -- guard: not redriven
+                    and not s.optional -- guard: required
                 order by l.created_at
                 limit 1)
             else t.error end,

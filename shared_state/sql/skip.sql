@@ -7,7 +7,7 @@ with recursive doomed as (
     select s.id
     from steps s
     join doomed on doomed.step_id = s.id
-    where s.state = 'blocked'
+    where s.state = 'blocked' -- guard: blocked
     order by s.id
     for update of s
 ), skipped as (

@@ -4,7 +4,8 @@ with failed as (
 ), locked as (
     select o.step_id
     from outbox o
-    join failed f on f.id = o.step_id and f.epoch = o.epoch
+    join failed f on f.id = o.step_id
+        and f.epoch = o.epoch -- guard: epoch
     order by o.step_id
     for update of o skip locked
 )

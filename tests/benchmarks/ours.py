@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
@@ -22,12 +24,14 @@ from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
 from shared_state.settings import child_environment, load
 from shared_state.team_files import read_team
-from tests.benchmarks.measure import await_workers
-from tests.benchmarks.workloads import Workload
+from tests.benchmarks.databases import make_database
+from tests.benchmarks.measure import await_workers, client_port
+from tests.benchmarks.workloads import STALL_SECONDS, Stalled, Workload
 
 CHECKOUT = Path(__file__).parents[2]
 LEASE_SECONDS = 5.0
 TENANT = "default"
+DATABASE = "bench"
 
 
 class Ours:
@@ -35,22 +39,35 @@ class Ours:
 
     name = "ours"
 
-    def __init__(self, folder: Path, postgres: EmbeddedPostgres, redis: EmbeddedRedis, *, workers: int, slots: int):
+    def __init__(
+        self,
+        folder: Path,
+        postgres: EmbeddedPostgres,
+        redis: EmbeddedRedis,
+        *,
+        workers: int,
+        slots: int,
+        database: str = DATABASE,
+        broker_database: int = 0,
+    ) -> None:
+        """`database` is made where it is missing; `broker_database` is Redis's number of it."""
         self.team = "bench"
+        self.database = database
         self._folder = folder
         self._servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {"postgres": postgres, "redis": redis}
         settings = load(
             {},
             None,
             {
-                "database_url": postgres.url,
-                "broker_url": redis.url,
+                "database_url": postgres.url_of(database),
+                "broker_url": urlsplit(redis.url)._replace(path=f"/{broker_database}").geturl(),
                 "signing_keys": "bench:" + os.urandom(16).hex(),
                 "data_dir": str(folder),
                 "lease_seconds": LEASE_SECONDS,
                 "worker_slots": slots,
             },
         )
+        make_database(postgres, database)
         migrate.upgrade(settings.database_url)
         self._engine = make_engine(settings.database_url, pool_size=8)
         self._app = make_app(settings)
@@ -59,6 +76,7 @@ class Ours:
         # One transaction for all looking: polling must not count as commits.
         self._eye = psycopg.connect(settings.database_url, prepare_threshold=1)
         self._eye.execute("set idle_in_transaction_session_timeout = 0")
+        self._eyes = {client_port(self._eye)}
         team = read_team(Path(__file__).parent)
         teams.apply(self._engine, TENANT, team)
         teams.apply(self._engine, TENANT, _isolated(team))
@@ -85,6 +103,14 @@ class Ours:
                 raise RuntimeError(f"task {task_id} of a benchmark has {state}")
         return {str(task_id) for task_id, _ in rows}
 
+    def wait(self, task_id: str) -> None:
+        """Until a task has ended. Raises `Stalled` after a minute."""
+        deadline = time.monotonic() + STALL_SECONDS
+        while not self.finished([task_id]):
+            if time.monotonic() > deadline:
+                raise Stalled(f"ours: task {task_id} did not end within {STALL_SECONDS:g} s")
+            time.sleep(0.01)
+
     def finish_times(self, task_id: str) -> list[float]:
         """When each step of a task ended, in order, as Unix times."""
         sql = "select extract(epoch from finished_at)::float8 from steps where task_id = %s order by finished_at"
@@ -98,12 +124,21 @@ class Ours:
             "loops": [self._loops.pid],
         }
 
+    def eyes(self) -> Set[int]:
+        return self._eyes
+
     def kill_worker(self) -> str:
         """SIGKILL one worker process; its name."""
         name = next(iter(self._workers))
         self._workers[name].kill()
         self._workers[name].wait()
         return name
+
+    def running(self, name: str) -> int:
+        """Attempts that a worker holds by the record."""
+        sql = "select count(*) from attempts where worker = %s and state = 'running'"
+        row = self._eye.execute(sql, [name]).fetchone()
+        return int(row[0]) if row else 0
 
     def supervise(self, name: str) -> None:
         """What a supervisor does that saw the death: expire the leases at once."""

@@ -16,15 +16,19 @@ QUIET_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Recovery:
-    """`lost` workflows never ended; `bodies_twice` counts the runs of a body beyond its first."""
+    """`lost` workflows never ended; `bodies_twice` counts the runs of a body beyond its first.
+
+    `bodies_in_flight` ran on the killed worker; None where nobody knows.
+    """
 
     seconds: float
     seconds_after_kill: float | None
     lost: int
     bodies_twice: int
+    bodies_in_flight: int | None
 
 
-def run_recovery(system: System, journal: Path, kill: Callable[[], object] | None) -> Recovery:
+def run_recovery(system: System, journal: Path, kill: Callable[[], int | None] | None) -> Recovery:
     """Submit W4's workflows at once, kill when a quarter of their bodies has begun, watch to the end.
 
     Without `kill` it is the undisturbed run.
@@ -33,11 +37,11 @@ def run_recovery(system: System, journal: Path, kill: Callable[[], object] | Non
     journal.touch()
     started = time.monotonic()
     open_ids = {each for _ in range(workload.in_flight) for each in system.submit(workload, 1)}
-    killed_at = None
+    killed_at, in_flight = None, None
     if kill is not None:
         _wait_for_lines(journal, workload.in_flight * workload.steps // 4)
         killed_at = time.monotonic()
-        kill()
+        in_flight = kill()
     ended_at = time.monotonic()
     while open_ids and time.monotonic() - ended_at < QUIET_SECONDS:
         ended = system.finished(open_ids)
@@ -51,6 +55,7 @@ def run_recovery(system: System, journal: Path, kill: Callable[[], object] | Non
         seconds_after_kill=ended_at - killed_at if killed_at is not None else None,
         lost=len(open_ids),
         bodies_twice=began.total() - len(began),
+        bodies_in_flight=in_flight,
     )
 
 

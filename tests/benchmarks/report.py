@@ -1,184 +1,135 @@
-"""The figures as rows, as a summary with the keys scripts read, as a table for people."""
+"""The figures for people: tables of speed, of cost, of traffic and memory, of latencies, of recovery."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
+from collections.abc import Sequence
+from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks.growth import Growth
-from tests.benchmarks.recovery import Recovery
-from tests.benchmarks.workloads import Rates
+from tests.benchmarks.figures import CELERY, HANDWRITTEN, Figures
+from tests.benchmarks.rows import Row
+from tests.benchmarks.sheet import Sheet, print_sheets
 
-Row = dict[str, Any]
-
-
-def rates_row(workload: str, side: str, pair: int, rates: Rates) -> Row:
-    return {"workload": workload, "side": side, "pair": pair, **asdict(rates)}
-
-
-def latencies_row(side: str, pair: int, seconds: Sequence[float]) -> Row:
-    """`latencies_ms` are kept, so that percentiles over all pairs can be taken."""
-    milliseconds = sorted(1000 * each for each in seconds)
-    return {
-        "workload": "W3",
-        "side": side,
-        "pair": pair,
-        "p50_ms": median(milliseconds),
-        "p99_ms": _p99(milliseconds),
-        "latencies_ms": [round(each, 2) for each in milliseconds],
-    }
-
-
-def recovery_row(side: str, case: str, recovery: Recovery) -> Row:
-    return {"workload": "W4", "side": side, "case": case, **asdict(recovery)}
-
-
-def growth_row(growth: Growth) -> Row:
-    return {"workload": "plan", "side": "ours", **asdict(growth)}
-
-
-class Figures:
-    """All rows of a run. A figure whose rows are missing is null: it was not measured."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-
-    def summary(self) -> dict[str, float | int | None]:
-        """The keys of `build/bench.json` that scripts read."""
-        lapsed, undisturbed = self._w4("ours", "killed"), self._w4("ours", "undisturbed")
-        plan = self._of("plan", "ours")
-        return {
-            "w1_ratio_to_celery": self.ratio("W1", "W1", "workflows_per_s"),
-            "w1_batch_ratio_to_celery": self.ratio("W1 batch", "W1", "workflows_per_s"),
-            "w1_workflows_per_s": self.middle("W1", "ours", "workflows_per_s"),
-            "w1_cpu_seconds_per_1000_steps": self.cpu("W1", "ours"),
-            "w1_commits_per_step": self.middle("W1", "ours", "commits_per_step"),
-            "w2_ratio_to_celery": self.ratio("W2", "W2", "steps_per_s"),
-            "w2_cpu_seconds_per_1000_steps": self.cpu("W2", "ours"),
-            "w2_commits_per_step": self.middle("W2", "ours", "commits_per_step"),
-            "w3_p50_ms": self.middle("W3", "ours", "p50_ms"),
-            "w3_p50_ratio_to_celery": self.ratio("W3", "W3", "p50_ms"),
-            "w3_p99_ratio_to_celery": _divided(self.p99("ours"), self.p99("celery")),
-            # How much longer than undisturbed, where nobody saw the death and the lease had to lapse.
-            "w4_recovery_s": lapsed["seconds"] - undisturbed["seconds"] if lapsed and undisturbed else None,
-            "w4_bodies_twice": lapsed["bodies_twice"] if lapsed else None,
-            "plan_10000_rate_last_to_first": plan[0]["rate_last_to_first"] if plan else None,
-        }
-
-    def table(self) -> Table:
-        table = Table(title="Medians over pairs (least to most)")
-        for name in ("", "side", "workflows/s", "x celery", "commits/step", "CPU s/1k steps"):
-            table.add_column(name, justify="left" if name in ("", "side") else "right")
-        for workload, side in self._sides():
-            rows = self._of(workload, side)
-            if "workflows_per_s" in rows[0]:
-                base = workload if self._of(workload, "celery") else workload.split()[0]
-                table.add_row(
-                    workload,
-                    side,
-                    _spread(rows, "workflows_per_s", 1),
-                    "" if side == "celery" else _shown(self.ratio(workload, base, "workflows_per_s")),
-                    # Celery's are the idle loops of ours: it never talks to Postgres.
-                    "" if side == "celery" else _spread(rows, "commits_per_step", 2),
-                    _shown(self.cpu(workload, side)),
-                )
-        return table
-
-    def lines(self) -> list[str]:
-        """What does not fit the table."""
-        lines = [
-            f"{workload} {side}: {self.middle(workload, side, 'steps_per_s'):.0f} steps/s; CPU s/1k by {_parts(rows)}"
-            for workload, side in self._sides()
-            for rows in (self._of(workload, side),)
-            if "steps_per_s" in rows[0] and workload != "plan"
-        ]
-        for side in ("ours", "celery"):
-            if self._of("W3", side):
-                p50 = _spread(self._of("W3", side), "p50_ms", 1)
-                lines.append(f"W3 {side}: p50 {p50} ms, p99 {_shown(self.p99(side))} ms")
-        for row in self.rows:
-            if row["workload"] == "W4":
-                after = (
-                    "" if row["seconds_after_kill"] is None else f", {row['seconds_after_kill']:.1f} s after the kill"
-                )
-                counts = f"{row['lost']} of 100 lost, {row['bodies_twice']} bodies twice"
-                lines.append(f"W4 {row['side']}, {row['case']}: done in {row['seconds']:.1f} s{after}; {counts}")
-            if row["workload"] == "plan":
-                lines.append(
-                    f"plan of {row['steps']} steps: accepted in {row['accept_seconds']:.1f} s, then "
-                    f"{row['steps_per_s']:.0f} steps/s, last quarter at {row['rate_last_to_first']:.2f} of the first"
-                )
-        return lines
-
-    def middle(self, workload: str, side: str, figure: str) -> float | None:
-        return _median([row[figure] for row in self._of(workload, side)])
-
-    def cpu(self, workload: str, side: str) -> float | None:
-        return _median([sum(row["cpu_seconds_per_1000_steps"].values()) for row in self._of(workload, side)])
-
-    def ratio(self, workload: str, base: str, figure: str) -> float | None:
-        """Ours to Celery's: the median over pairs of what was measured side by side."""
-        theirs = {row["pair"]: row[figure] for row in self._of(base, "celery")}
-        return _median(
-            [row[figure] / theirs[row["pair"]] for row in self._of(workload, "ours") if row["pair"] in theirs]
-        )
-
-    def p99(self, side: str) -> float | None:
-        pooled = [each for row in self._of("W3", side) for each in row["latencies_ms"]]
-        return _p99(pooled) if pooled else None
-
-    def _sides(self) -> list[tuple[str, str]]:
-        return list(dict.fromkeys((row["workload"], row["side"]) for row in self.rows))
-
-    def _of(self, workload: str, side: str) -> list[Row]:
-        return [row for row in self.rows if row["workload"] == workload and row["side"] == side]
-
-    def _w4(self, side: str, case: str) -> Row | None:
-        return next((row for row in self._of("W4", side) if row["case"] == case), None)
-
-
-def write_report(path: Path, document: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+COMPONENTS = ("workers", "postgres", "redis", "loops", "driver")
+MIB = 1024 * 1024
 
 
 def print_report(console: Console, figures: Figures, violations: Sequence[str]) -> None:
-    console.print(figures.table())
-    for line in figures.lines():
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"violated invariants: {len(violations)}")
+    print_sheets(console, sheets(figures))
+    style = "red" if violations else "green"
+    console.print(f"violated invariants: {len(violations)}", style=style, highlight=False)
     for line in violations:
         console.print(f"  {line}", highlight=False)
 
 
-def _p99(values: Sequence[float]) -> float:
-    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
+def sheets(figures: Figures) -> list[Sheet]:
+    made = [_speed(figures), _cost(figures), _traffic(figures), _memory(figures)]
+    made += [_latencies(figures), _load(figures), _recovery(figures), _growth(figures)]
+    return [sheet for sheet in made if sheet.rows]
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return median(values) if values else None
+def _speed(figures: Figures) -> Sheet:
+    sheet = Sheet("Speed", ("", "side", "workflows/s", "steps/s", "x celery", "x handwritten"))
+    sheet.note = "Medians over rounds (least-most); ratios are medians of the ratios of rounds."
+    for workload, side in figures.sides(having="workflows_per_s"):
+        sheet.add(
+            workload,
+            side,
+            _spread(figures.values(workload, side, "workflows_per_s"), 1),
+            _shown(figures.middle(workload, side, "steps_per_s"), 0),
+            _ratio(figures, workload, side, CELERY),
+            _ratio(figures, workload, side, HANDWRITTEN),
+        )
+    return sheet
 
 
-def _divided(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if ours is not None and theirs else None
+def _cost(figures: Figures) -> Sheet:
+    sheet = Sheet("CPU seconds per 1,000 steps", ("", "side", "all", *COMPONENTS, "commits/step"))
+    for workload, side in figures.sides(having="cpu_seconds_per_1000_steps"):
+        parts = [_shown(figures.middle(workload, side, "cpu_seconds_per_1000_steps", name)) for name in COMPONENTS]
+        commits = _spread(figures.values(workload, side, "commits_per_step"), 2)
+        # The canvas never talks to Postgres.
+        sheet.add(workload, side, _shown(figures.cpu(workload, side)), *parts, "" if side == CELERY else commits)
+    return sheet
 
 
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _traffic(figures: Figures) -> Sheet:
+    sheet = Sheet(
+        "Per step: round trips, and KiB over the servers' sockets (both ways) and into Postgres's log",
+        ("", "side", "trips postgres", "trips redis", "KiB postgres", "KiB redis", "KiB log"),
+    )
+    for workload, side in figures.sides(having="round_trips_per_step"):
+        trips = [figures.middle(workload, side, "round_trips_per_step", name) for name in ("postgres", "redis")]
+        moved = [figures.middle(workload, side, "bytes_per_step", name) for name in ("postgres", "redis", "wal")]
+        kibibytes = [each / 1024 if each is not None else None for each in moved]
+        sheet.add(workload, side, *(_shown(each, 2) for each in (*trips, *kibibytes)))
+    return sheet
 
 
-def _spread(rows: Sequence[Row], figure: str, digits: int) -> str:
-    values = [row[figure] for row in rows]
-    show: Callable[[float], str] = f"{{:.{digits}f}}".format
-    middle = show(median(values))
-    return middle if len(values) == 1 else f"{middle} ({show(min(values))}-{show(max(values))})"
+def _memory(figures: Figures) -> Sheet:
+    sheet = Sheet("Memory after the load, MiB", ("", "side", *COMPONENTS))
+    sheet.note = "Pages that processes share are divided among them; all sides share one Postgres and one Redis."
+    for workload, side in figures.sides(having="memory"):
+        found = [figures.middle(workload, side, "memory", name, "pss_bytes") for name in COMPONENTS]
+        sheet.add(workload, side, *(_shown(each / MIB if each is not None else None, 0) for each in found))
+    return sheet
 
 
-def _parts(rows: Sequence[Row]) -> str:
-    names = rows[0]["cpu_seconds_per_1000_steps"]
-    return " ".join(f"{name} {median([row['cpu_seconds_per_1000_steps'][name] for row in rows]):.2f}" for name in names)
+def _latencies(figures: Figures) -> Sheet:
+    sheet = Sheet("W3: one workflow alone on an idle system", ("side", "p50 ms", "p99 ms", "p50 x celery"), names=1)
+    for workload, side in figures.sides(having="latencies_ms"):
+        ratio = "" if side == CELERY else _shown(figures.ratio("W3", "p50_ms", of=side))
+        sheet.add(side, _spread(figures.values(workload, side, "p50_ms"), 1), _shown(figures.p99(side), 1), ratio)
+    return sheet
+
+
+def _load(figures: Figures) -> Sheet:
+    sheet = Sheet(
+        "Latency under load: W1 arriving by the clock at half of the side's own W1 maximum",
+        ("side", "arrivals/s", "p50 ms", "p95 ms", "p99 ms", "longest ms"),
+        names=1,
+        note="Open loop: latency counts from when a workflow was due, not from when it could be sent.",
+    )
+    for _, side in figures.sides(having="longest_ms"):
+        for row in figures.of("load", side):
+            percentiles = (row[name] for name in ("p50_ms", "p95_ms", "p99_ms", "longest_ms"))
+            sheet.add(side, _shown(row["rate_per_s"], 0), *(_shown(each, 1) for each in percentiles))
+    return sheet
+
+
+def _recovery(figures: Figures) -> Sheet:
+    sheet = Sheet(
+        "W4: one of two workers is killed with 100 workflows in flight",
+        ("side", "case", "s in all", "s after the kill", "lost of 100", "bodies twice", "in flight there"),
+    )
+    for row in _with(figures, "bodies_twice"):
+        seconds = (_shown(row["seconds"], 1), _shown(row["seconds_after_kill"], 1))
+        in_flight = "" if row["bodies_in_flight"] is None else str(row["bodies_in_flight"])
+        sheet.add(row["side"], row["case"], *seconds, str(row["lost"]), str(row["bodies_twice"]), in_flight)
+    return sheet
+
+
+def _growth(figures: Figures) -> Sheet:
+    sheet = Sheet("One large plan", ("steps", "s to accept", "steps/s then", "last quarter to first"), names=1)
+    for row in _with(figures, "rate_last_to_first"):
+        rates = (_shown(row["steps_per_s"], 0), _shown(row["rate_last_to_first"]))
+        sheet.add(f"{row['steps']:,}", _shown(row["accept_seconds"], 1), *rates)
+    return sheet
+
+
+def _with(figures: Figures, figure: str) -> list[Row]:
+    return [row for row in figures.rows if figure in row]
+
+
+def _ratio(figures: Figures, workload: str, side: str, to: str) -> str:
+    return "" if side == to else _shown(figures.ratio(workload, "workflows_per_s", to, of=side))
+
+
+def _shown(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
+    middle = _shown(median(values), digits)
+    return middle if len(values) == 1 else f"{middle} ({_shown(min(values), digits)}-{_shown(max(values), digits)})"

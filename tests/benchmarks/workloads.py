@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tests.benchmarks.bodies import Item
-from tests.benchmarks.measure import Meter, Snapshot
+from tests.benchmarks.measure import Measured, Memory, Meter, Snapshot, memory_of
+from tests.benchmarks.sockets import Traffic
 
 PAYLOAD = "x" * 990
 """With its JSON around it about 1 KiB."""
@@ -39,7 +40,7 @@ class Stalled(Exception):
     """Workflows that should have ended did not. The text says how many of which system."""
 
 
-class System(Protocol):
+class System(Measured, Protocol):
     """One side of the comparison."""
 
     name: str
@@ -52,14 +53,14 @@ class System(Protocol):
         """Those of `ids` that have succeeded. Raises `RuntimeError` when one has failed."""
         ...
 
-    def components(self) -> Mapping[str, Sequence[int]]:
-        """The roots of its process trees, by component."""
-        ...
-
 
 @dataclass(frozen=True)
 class Rates:
-    """One window of steady load. CPU is in seconds per 1,000 steps, by component."""
+    """One window of steady load. CPU is in seconds per 1,000 steps, memory at its end, both by component.
+
+    `bytes_per_step` is what crossed the sockets of each server, both ways, and as `wal` what Postgres logged;
+    `round_trips_per_step` is by server.
+    """
 
     workflows: int
     seconds: float
@@ -67,6 +68,9 @@ class Rates:
     steps_per_s: float
     cpu_seconds_per_1000_steps: dict[str, float]
     commits_per_step: float
+    round_trips_per_step: dict[str, float]
+    bytes_per_step: dict[str, float]
+    memory: dict[str, Memory]
 
 
 def run_load(system: System, workload: Workload, meter: Meter, *, seconds: float, warmup_seconds: float) -> Rates:
@@ -75,13 +79,14 @@ def run_load(system: System, workload: Workload, meter: Meter, *, seconds: float
     load.start()
     try:
         load.watch_until(time.monotonic() + warmup_seconds)
-        first, first_done = meter.read(system.components()), load.done
+        first, first_done = meter.read(system), load.done
         load.watch_until(time.monotonic() + seconds)
-        last, last_done = meter.read(system.components()), load.done
+        last, last_done = meter.read(system), load.done
+        memory = memory_of(system)
     finally:
         load.stop()
     load.drain()
-    return _rates(workload, last_done - first_done, first, last)
+    return _rates(workload, last_done - first_done, first, last, meter.traffic(system, first, last), memory)
 
 
 def run_latencies(system: System, workload: Workload, *, count: int, warmup: int = 5) -> list[float]:
@@ -165,15 +170,28 @@ class _Load:
             self._errors.append(error)
 
 
-def _rates(workload: Workload, workflows: int, first: Snapshot, last: Snapshot) -> Rates:
+def _rates(
+    workload: Workload,
+    workflows: int,
+    first: Snapshot,
+    last: Snapshot,
+    traffic: Mapping[str, Traffic],
+    memory: dict[str, Memory],
+) -> Rates:
     seconds = last.at - first.at
     steps = workflows * workload.steps
-    cpu = {name: 1000 * (last.cpu[name] - first.cpu[name]) / steps for name in last.cpu}
+    moved = {name: each.bytes_received + each.bytes_sent for name, each in traffic.items()}
     return Rates(
         workflows=workflows,
         seconds=seconds,
         workflows_per_s=workflows / seconds,
         steps_per_s=steps / seconds,
-        cpu_seconds_per_1000_steps=cpu,
+        cpu_seconds_per_1000_steps={name: 1000 * (last.cpu[name] - first.cpu[name]) / steps for name in last.cpu},
         commits_per_step=(last.commits - first.commits) / steps,
+        round_trips_per_step={name: each.round_trips / steps for name, each in traffic.items()},
+        bytes_per_step={
+            **{name: count / steps for name, count in moved.items()},
+            "wal": (last.wal_bytes - first.wal_bytes) / steps,
+        },
+        memory=memory,
     )

@@ -41,6 +41,10 @@ def buried(api: LiveApi, client: httpx.Client) -> tuple[str, str, str]:
     return task, str(dead.step_id), letter["id"]
 
 
+def redriven(done: list[str], unchanged: list[str] | None = None) -> dict[str, Any]:
+    return {"redriven": done, "unchanged": unchanged or [], "refused": [], "dry_run": False, "seconds": 0.0}
+
+
 def test_a_task_goes_from_submit_to_its_result(api: LiveApi) -> None:
     with api.http() as client:
         answer = client.post("/tasks", json={"team": "letters", "goal": "Write.", "plan": PLAN, "labels": {"x": "1"}})
@@ -101,10 +105,39 @@ def test_a_list_is_answered_item_by_item(api: LiveApi) -> None:
         assert answer.status_code == 200
         items = answer.json()["items"]
         assert [item.get("problem", {}).get("field") for item in items] == [
-            None, "team", "budget", None, "goal", None, None,
+            None, "1.team", "2.budget", "3", "4.goal", None, None,
         ]  # fmt: skip
         assert items[3]["problem"]["code"] == "invalid"
         assert (items[0]["id"], items[6]["replayed"]) == (items[6]["id"], True)
+        assert len(client.get("/tasks").json()["items"]) == 2
+
+
+def test_a_malformed_item_of_a_list_gets_its_own_problem_and_stops_no_other(api: LiveApi) -> None:
+    good = {"team": "letters", "plan": PLAN}
+    items = [
+        json.dumps(good),
+        "[]",
+        json.dumps({**good, "colour": "red", "size": 3}),
+        '{"team": "letters", "goal": "one", "goal": "two"}',
+        '{"team": "letters", "input": {"n": ' + "9" * 5000 + "}}",
+        json.dumps({**good, "plan": {"steps": [{"id": "a", "agent": "nobody"}]}}),
+        json.dumps({**good, "input": {"deep": json.loads("[" * 40 + "]" * 40)}}),
+        json.dumps({**good, "idempotency_key": "two words"}),
+        json.dumps(good),
+    ]
+    with api.http() as client:
+        answer = client.post("/tasks", content=f"[{','.join(items)}]", headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200
+        problems = [item.get("problem") for item in answer.json()["items"]]
+        assert [problem and problem.get("field") for problem in problems] == [
+            None, "1", "2.colour", "3.goal", "4.input.n", "5.plan.steps.0.agent", "6.input", "7.idempotency_key", None,
+        ]  # fmt: skip
+        assert {error["field"] for error in problems[2]["errors"]} == {"2.colour", "2.size"}
+        assert {problem["status"] for problem in problems if problem} == {422}
+        assert len(client.get("/tasks").json()["items"]) == 2
+        many = client.post("/tasks", json=[good] * 1001)
+        assert many.status_code == 422
+        assert "1000" in many.json()["detail"]
         assert len(client.get("/tasks").json()["items"]) == 2
 
 
@@ -166,9 +199,9 @@ def test_a_dead_letter_is_read_redriven_and_a_second_click_changes_nothing(api: 
         assert shown["remedy"]
         assert client.get(f"/tasks/{task}").json()["error"]["code"] == "gate.rejected"
         edited = client.post(f"/dead-letters/{letter}/redrive", json={"edit": {"better": True}})
-        assert edited.json() == {"redriven": [letter], "unchanged": []}
+        assert edited.json() == redriven([letter])
         again = client.post(f"/dead-letters/{letter}/redrive", json={})
-        assert again.json() == {"redriven": [], "unchanged": [letter]}
+        assert again.json() == redriven([], [letter])
         assert client.get(f"/steps/{step}").json()["input"] == {"better": True}
         assert client.get(f"/tasks/{task}").json()["state"] == "running"
 
@@ -180,11 +213,11 @@ def test_many_dead_letters_are_redriven_by_filter(api: LiveApi) -> None:
         raw = BadMessage(reason="message.envelope", text="?", queue="plan", raw=b"?", size_bytes=1, sha256="0" * 64, headers={})  # fmt: skip  # noqa: E501
         dead_letters.record_raw(api.engine, [raw])
         nothing = client.post("/dead-letters/redrive", json={"filter": {"reason": "lease"}}).json()
-        assert nothing == {"redriven": [], "unchanged": []}
+        assert nothing == redriven([])
         done = client.post("/dead-letters/redrive", json={"filter": {"reason": "gate", "team": "letters"}}).json()
         assert sorted(done["redriven"]) == sorted([first, second])
         again = client.post("/dead-letters/redrive", json={"filter": {"ids": [first]}}).json()
-        assert again == {"redriven": [], "unchanged": [first]}
+        assert again == redriven([], [first])
 
 
 def test_a_dead_letter_is_discarded_with_a_reason(api: LiveApi) -> None:
@@ -356,12 +389,17 @@ def test_without_a_database_everything_is_a_503_that_says_when_to_come_back(redi
         assert httpx.get(f"{url}/v1/health").status_code == 200
 
 
-READS = ["/tasks", "/tasks/{task}", "/tasks/{task}/steps", "/tasks/{task}/events", "/steps/{step}", "/dead-letters",
-         "/dead-letters/{letter}", "/questions", "/questions/{question}", "/workers", "/queues", "/teams",
-         "/teams/letters", "/artifacts/{sha256}", "/tasks/{task}/result"]  # fmt: skip
+READS = [
+    "/tasks", "/tasks/{task}", "/tasks/{task}/steps", "/tasks/{task}/events", "/tasks/{task}/result", "/steps/{step}",
+    "/dead-letters", "/dead-letters/{letter}", "/dead-letters/counts", "/dead-letters/codes", "/dead-letters/export",
+    "/questions", "/questions/{question}", "/workers", "/queues", "/teams", "/teams/letters", "/artifacts/{sha256}",
+]  # fmt: skip
 OPERATES: list[tuple[str, Any]] = [
     ("/tasks", {"team": "letters"}),
+    ("/dead-letters/{letter}/notes", {"text": "look"}),
+    ("/dead-letters/{letter}/edit", {"input": {"n": 1}}),
     ("/dead-letters/{letter}/redrive", {}),
+    ("/dead-letters/{letter}/redrive", {"edit": {}, "dry_run": True}),
     ("/dead-letters/redrive", {"filter": {"reason": "gate.rejected"}}),
     ("/dead-letters/{letter}/discard", {"reason": "enough"}),
     ("/tasks/{task}/cancel", None),
@@ -410,8 +448,10 @@ def test_a_foreign_tenant_sees_and_moves_nothing(api: LiveApi, ids: dict[str, st
             answer = stranger.post(path.format(**ids), json=body)
             if "{" in path:
                 assert answer.status_code == 404, path
-        redriven = stranger.post("/dead-letters/redrive", json={"filter": {"ids": [ids["letter"]]}})
-        assert redriven.json() == {"redriven": [], "unchanged": [ids["letter"]]}
+        many = stranger.post("/dead-letters/redrive", json={"filter": {"ids": [ids["letter"], ids["task"]]}}).json()
+        assert (many["redriven"], many["unchanged"]) == ([], [])
+        foreign, unknown = (each["text"].replace(each["id"], "") for each in many["refused"])
+        assert foreign == unknown
         stream = stranger.get(f"/tasks/{ids['task']}/events", headers={"Accept": "text/event-stream"})
         assert stream.status_code == 404
         assert [owner.get(path).content for path in owned] == before
@@ -434,9 +474,18 @@ def test_the_openapi_document_is_valid_and_complete(api: LiveApi) -> None:
     assert refs <= names
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert "application/problem+json" in operation["responses"]["default"]["content"], (path, method)
+            refusals = {status: found for status, found in operation["responses"].items() if status >= "400"}
+            assert all("application/problem+json" in found["content"] for found in refusals.values()), (path, method)
+            assert "500" not in refusals
+            assert refusals.keys() >= {"401", "403", "503"} or path in ("/v1/health", "/v1/ready")
+    steps = document["paths"]["/v1/tasks/{task_id}/steps"]["get"]["responses"]["200"]
+    assert "Step" in json.dumps(steps)
+    assert "epoch" in document["components"]["schemas"]["Step"]["properties"]
+    assert "needs" in document["components"]["schemas"]["SubmissionStep"]["properties"]
     body = document["paths"]["/v1/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["oneOf"][0] == {"$ref": "#/components/schemas/Submission"}
+    headers = {p["name"]: p["schema"] for p in document["paths"]["/v1/tasks"]["post"]["parameters"]}
+    assert {"type": "string"} in headers["idempotency-key"]["anyOf"]
     assert len({o["operationId"] for p in document["paths"].values() for o in p.values()}) == sum(
         len(p) for p in document["paths"].values()
     )

@@ -1,5 +1,6 @@
 """The command line as a program, against a real API: what it prints, and how it exits."""
 
+import io
 import json
 import os
 import subprocess
@@ -117,6 +118,28 @@ def test_input_is_read_from_pairs_and_files(api: LiveApi, run: Run, tmp_path: Pa
     assert "valid JSON" in run("submit", "letters", "--plan", "@bad.json", code=2).stderr
 
 
+def test_a_file_of_tasks_is_submitted_line_by_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["{}", "", '{"goal": "two"}', "[]", "{", '{"colour": "red"}', '{"team": "nobody"}']
+    (tmp_path / "tasks.jsonl").write_text("\n".join(lines))
+    done = run("submit", "letters", "--file", "tasks.jsonl", "--idempotency-key", "night", code=1)
+    ids = done.stdout.split()
+    assert len(set(ids)) == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "line 4", "line 5", "line 6", "line 7", "2 submitted, 4 refused",
+    ]  # fmt: skip
+    assert "line 6: colour: " in done.stderr
+    again = run("submit", "letters", "--file", "tasks.jsonl", "--idempotency-key", "night", "--json", code=1)
+    rows = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [(row["id"], row["replayed"]) for row in rows if "id" in row] == [(each, True) for each in ids]
+    assert [(row["line"], row["error"]["field"]) for row in rows if "error" in row] == [
+        (4, ""), (5, ""), (6, "colour"), (7, "team"),
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"team": "letters"}\n' * 1200))
+    assert len(run("submit", "--file", "-").stdout.split()) == 1200
+    assert "cannot read" in run("submit", "--file", "none", code=2).stderr
+    assert "--file" in run("submit", "letters", "--file", "tasks.jsonl", "--goal", "x", code=2).stderr
+
+
 def test_submit_and_wait_tells_failure_by_its_exit_code(api: LiveApi, run: Run) -> None:
     late = run("submit", "letters", "--plan", "@plan.json", "--wait", "--timeout", "0.2", code=1)
     assert "has not ended" in late.stderr
@@ -146,6 +169,44 @@ def test_dead_letters_and_questions(api: LiveApi, run: Run) -> None:
     run("dead-letters", "discard", letter["id"], code=2)
     assert "discarded" in run("dead-letters", "discard", letter["id"], "--reason", "enough").stdout
     assert "no dead letters" in run("dead-letters", "list").stderr
+
+
+def test_a_dead_letter_is_worked_on_from_the_command_line(api: LiveApi, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "two.json").write_text(
+        json.dumps({"steps": [*PLAN["steps"], {"id": "b", "agent": "write", "needs": ["a"]}]})
+    )
+    task = run("submit", "letters", "--plan", "@two.json").stdout.strip()
+    failure = Failure(code="agent.unable", text="no colour", detail="line 1")
+    settle(api.engine, claim(api.engine, task, "a"), Bury(failure=failure))
+    (letter,) = json.loads(run("dead-letters", "list", "--json", "--agent", "write", "--since", "1h").stdout)
+    assert "no dead letters" in run("dead-letters", "list", "--until", "1h").stderr
+    assert "nor an age" in run("dead-letters", "list", "--since", "soon", code=2).stderr
+    assert run("dead-letters", "counts").stdout.splitlines()[1].split()[:2] == ["1", "agent.unable"]
+    assert "gate.rejected" in run("dead-letters", "codes").stdout
+    run("dead-letters", "note", letter["id"], "ask Ann about\x1b[31m colours")
+    assert "edited" in run("dead-letters", "edit", letter["id"], "--input", '{"colour": "red"}').stdout
+    assert "--input @file" in run("dead-letters", "edit", letter["id"], code=2).stderr
+    page = run("dead-letters", "show", letter["id"]).stdout
+    for said in (
+        "what to do",
+        "no colour",
+        "line 1",
+        "attempt 1",
+        '"colour": "red"',
+        "holds up:\nb skipped",
+        "the admin: ask Ann",
+    ):
+        assert said in page
+    assert "\x1b" not in page
+    assert f"{letter['id']} would be redriven" in run("dead-letters", "redrive", letter["id"], "--dry-run").stdout
+    words = ("--all", "--reason", "agent.unable", "--text", "COLOUR", "--per-second", "2")
+    done = json.loads(run("dead-letters", "redrive", *words, "--json").stdout)
+    assert (done["redriven"], done["seconds"]) == ([letter["id"]], 0.5)
+    run("dead-letters", "export", "--all", "--output", "all.jsonl")
+    (line,) = (tmp_path / "all.jsonl").read_text().splitlines()
+    assert [edit["after"] for edit in json.loads(line)["edits"]] == [{"colour": "red"}]
+    for words in (("--all",), (letter["id"], "--team", "letters"), (letter["id"], "--all", "--team", "letters")):
+        run("dead-letters", "redrive", *words, code=2)
 
 
 def test_the_installation(run: Run) -> None:
@@ -225,7 +286,7 @@ def test_no_command_imports_what_it_does_not_need() -> None:
     """Client commands start fast: nothing of the server, the broker or the database is imported for them."""
     program = (
         "import sys; from orchestrator.cli import make_app; import orchestrator.cli.tasks, orchestrator.cli.people,"
-        "orchestrator.cli.watch, orchestrator.cli.installation; make_app();"
+        "orchestrator.cli.dead_letters, orchestrator.cli.watch, orchestrator.cli.installation; make_app();"
         "print([name for name in ('fastapi', 'celery', 'kombu', 'sqlalchemy', 'uvicorn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

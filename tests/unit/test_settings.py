@@ -127,3 +127,20 @@ def test_a_child_gets_exactly_the_same_settings(tmp_path: Path) -> None:
     again = load(child_environment(settings), None, {})
     assert again == settings
     assert list(again.signing_keys) == ["a", "b"]
+
+
+def test_the_webhooks_address_is_checked_and_kept_secret() -> None:
+    url, secret = "https://hooks.example.org/services/T0KEN", "a secret of the webhook"
+    settings = load(
+        {"ORCHESTRATOR_DEAD_LETTER_WEBHOOK_URL": url, "ORCHESTRATOR_DEAD_LETTER_WEBHOOK_SECRET": secret}, None, {}
+    )
+    assert "T0KEN" not in f"{settings} {settings!r}"
+    assert secret not in f"{settings} {settings!r}"
+    assert load(child_environment(settings), None, {}) == settings
+    for wrong in ("ftp://h/T0KEN", "https:///T0KEN", "https://me:T0KEN@h/", "T0KEN"):
+        with pytest.raises(Misconfigured) as refused:
+            load({"ORCHESTRATOR_DEAD_LETTER_WEBHOOK_URL": wrong}, None, {})
+        assert "dead_letter_webhook_url" in refused.value.text
+        assert "T0KEN" not in refused.value.text
+    with pytest.raises(Misconfigured):
+        load({"ORCHESTRATOR_DEAD_LETTER_WEBHOOK_SECRET": "short"}, None, {})

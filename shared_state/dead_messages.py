@@ -1,0 +1,104 @@
+"""Bytes on a queue that were no message: a person writes the message anew, for steps of theirs that wait right now.
+
+Nothing of what is written travels as it is: it only names steps. The message that goes out is one of our own, with the
+epochs, queue and kind that Postgres knows, a new id, and our signature.
+"""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, Engine
+
+from contracts.errors import Conflict, InvalidInput
+from contracts.messages import STEPS_LIMIT
+from contracts.topology import MessageKind
+from shared_state.dead_letters import Redriven, lock
+from shared_state.engine import new_id, retrying
+from shared_state.outbox import wakeups_of
+from shared_state.statements import query, run
+
+
+class NamedStep(BaseModel):
+    """`epoch` may be left out: it is the step's own then."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: UUID
+    epoch: int | None = Field(default=None, ge=0, lt=2**63)
+
+
+class Rewritten(BaseModel):
+    """The decoded message of a dead letter, mended. What the envelope had (`id`, `version`, `key`, `signature`,
+    `traceparent`) may stay and is made anew; `kind` and `queue` are checked where they are given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: tuple[NamedStep, ...] = Field(min_length=1, max_length=STEPS_LIMIT)
+    kind: MessageKind | None = None
+    queue: str | None = Field(default=None, max_length=100)
+    version: Any = None
+    id: Any = None
+    key: Any = None
+    signature: Any = None
+    traceparent: Any = None
+
+
+def redrive_message(
+    engine: Engine, tenant: str, letter_id: UUID, message: Rewritten, actor: str, *, dry_run: bool = False
+) -> Redriven:
+    """Close the dead letter and send a message for the steps named; a second click changes nothing.
+
+    `NotFound` and `Conflict` where the dead letter is not the tenant's or is of a step; `InvalidInput`, with the field,
+    where a step is not one of the tenant's that waits for a worker now.
+    """
+
+    def work(connection: Connection) -> Redriven:
+        (letter,) = lock(connection, tenant, [letter_id])
+        if letter["step_id"] is not None:
+            raise Conflict(f"dead letter {letter_id} is of a step: edit its input, it has no message to write anew")
+        if letter["state"] != "open":
+            return Redriven(unchanged=[letter_id])
+        _check(connection, tenant, message)
+        if dry_run:
+            return Redriven(redriven=[letter_id])
+        rows = run(
+            connection,
+            "redrive_message",
+            id=letter_id,
+            edit_id=new_id(),
+            actor=actor,
+            message=json.dumps(message.model_dump(mode="json", exclude_unset=True)),
+            step_ids=[step.id for step in message.steps],
+        )
+        if not rows:  # closed by somebody else while we looked
+            return Redriven(unchanged=[letter_id])
+        return Redriven(redriven=[letter_id], wakeups=wakeups_of(connection, rows))
+
+    return retrying(engine, work)
+
+
+def _check(connection: Connection, tenant: str, message: Rewritten) -> None:
+    """Every step named waits for a worker, as the message says. Their queue entries are locked until the end."""
+    waiting = query(
+        connection,
+        """select step_id, epoch, queue, kind from outbox
+        where tenant_id = %(tenant)s and step_id = any (%(ids)s::uuid[]) order by step_id for update""",
+        tenant=tenant,
+        ids=[step.id for step in message.steps],
+    )
+    entries = {row["step_id"]: row for row in waiting}
+    for index, step in enumerate(message.steps):
+        entry = entries.get(step.id)
+        where = f"message.steps.{index}"
+        if entry is None:
+            text = f"{where}.id: no step of yours with this id waits for a worker; `orchestrator steps TASK` lists them"
+            raise InvalidInput(text, field=f"{where}.id")
+        if step.epoch not in (None, entry["epoch"]):
+            text = f"{where}.epoch: the step is at epoch {entry['epoch']} now; write that, or leave it out"
+            raise InvalidInput(text, field=f"{where}.epoch")
+        for name, given in (("kind", message.kind), ("queue", message.queue)):
+            if given not in (None, entry[name]):
+                text = f"message.{name}: step {step.id} waits with {name} {entry[name]!r}; write that, or leave it out"
+                raise InvalidInput(text, field=f"message.{name}")

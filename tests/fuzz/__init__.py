@@ -1,0 +1,1 @@
+"""Fuzzing of the HTTP API by its own description: `make fuzz`."""
