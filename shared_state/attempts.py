@@ -6,7 +6,7 @@ answer: that is the race lost, never an error.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from contracts.assignments import Answer, Assignment
 from contracts.messages import StepRef
+from contracts.plans import Plan
 from contracts.settlements import (
     Abandon,
     Accept,
@@ -31,7 +32,7 @@ from contracts.verdicts import Reason
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import create_steps, plan_rows
-from shared_state.statements import query, run
+from shared_state.statements import query, rows_of, run, send
 from shared_state.teams import load_team
 
 
@@ -80,7 +81,14 @@ class Held:
 
 def claim(connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float) -> list[Assignment]:
     """Take the named steps, in the caller's transaction; those that are not to be had are missing from the answer."""
-    rows = run(
+    return begin_claim(connection, refs, worker=worker, lease_seconds=lease_seconds)()
+
+
+def begin_claim(
+    connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float
+) -> Callable[[], list[Assignment]]:
+    """The same, as a transaction's last statement: the answer may be read after the commit, which spares a wait."""
+    sent = send(
         connection,
         "claim",
         ids=[ref.id for ref in refs],
@@ -88,7 +96,7 @@ def claim(connection: Connection, refs: Sequence[StepRef], *, worker: str, lease
         worker=worker,
         lease_seconds=lease_seconds,
     )
-    return [assignment_of(row) for row in rows]
+    return lambda: [assignment_of(row) for row in rows_of(sent)]
 
 
 def extend(engine: Engine, held: Sequence[Held], *, lease_seconds: float) -> dict[tuple[UUID, int], bool]:
@@ -117,7 +125,7 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
         groups[type(settling.settlement)].append(settling)
     ending = _tasks_to_lock(settlings)
     if ending:
-        run(connection, "lock_tasks", ids=ending)
+        send(connection, "lock_tasks", ids=ending)
     done: set[tuple[UUID, int]] = set()
     wakeups: list[Wakeup] = []
     freed: list[UUID] = []
@@ -137,10 +145,14 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
         run(connection, "skip", ids=doomed)
     for row in (*_apply(connection, "ask", groups[Ask]), *_apply(connection, "abandon", groups[Abandon])):
         done.add((row["id"], row["epoch"]))
+    grown: set[UUID] = set()
     planned = {(row["id"], row["epoch"]) for row in _apply(connection, "accept_plan", groups[AcceptPlan])}
     if planned:
         done |= planned
-        wakeups.extend(_grow(connection, [each for each in groups[AcceptPlan] if each.key in planned], direct))
+        plans = [each for each in groups[AcceptPlan] if each.key in planned]
+        wakeups.extend(_grow(connection, plans, direct))
+        # A task that has just got steps is not over; one whose plan is empty is.
+        grown = {each.assignment.task_id for each in plans if _plan_of(each).steps}
     parents = freed if _may_have_dependents(groups) else []
     stranded: set[UUID] = set()
     if parents:
@@ -150,8 +162,9 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
     if stranded:
         # Out of the lock order, and rare: a deadlock here is only a transaction to try again.
         run(connection, "lock_tasks", ids=sorted(stranded))
-    if ending or stranded:
-        run(connection, "settle_tasks", ids=[*ending, *stranded])
+    over = sorted({*ending, *stranded} - grown)
+    if over:
+        send(connection, "settle_tasks", ids=over)
     return Settled(frozenset(done), wakeups)
 
 
@@ -284,14 +297,18 @@ def _grow(connection: Connection, accepted: Sequence[Settling], direct: int) -> 
     steps: list[dict[str, Any]] = []
     needs: list[dict[str, Any]] = []
     for each in accepted:
-        if not isinstance(each.settlement, AcceptPlan):
-            raise TypeError("only an accepted plan is expanded")
         assignment = each.assignment
         team = each.team or load_team(connection, assignment.tenant, assignment.team_digest)
-        more_steps, more_needs = plan_rows(each.settlement.plan, team, assignment.tenant, assignment.task_id)
+        more_steps, more_needs = plan_rows(_plan_of(each), team, assignment.tenant, assignment.task_id)
         steps += more_steps
         needs += more_needs
     return create_steps(connection, steps, needs, direct=direct)
+
+
+def _plan_of(settling: Settling) -> Plan:
+    if not isinstance(settling.settlement, AcceptPlan):
+        raise TypeError("only an accepted plan is expanded")
+    return settling.settlement.plan
 
 
 def _queued(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,26 +85,43 @@ def _try_idle(connection: psycopg.Connection, record: Any, _proxy: Any) -> None:
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: committed at the end, rolled back on any error. Raises `Unavailable` when Postgres is away."""
-    try:
-        with engine.begin() as connection:
+    with _away_is_unavailable(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def pipelined(engine: Engine) -> Iterator[Connection]:
+    """The same, with fewer round trips: nothing is waited for that nobody reads, and so neither is BEGIN, nor COMMIT
+    apart from the last statement. Only for what goes through `statements`."""
+    with _away_is_unavailable(), engine.connect() as connection:
+        driver: psycopg.Connection[Any] | None = connection.connection.driver_connection
+        if driver is None:
+            raise RuntimeError("the connection was closed")
+        with driver.pipeline(), connection.begin():
             yield connection
-    except _AWAY as error:
-        if is_conflict(error):
-            raise
-        raise Unavailable(f"the database does not answer or refuses the work ({_summary(error)})") from error
 
 
 def retrying(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run `work` in a transaction, again from the start when Postgres reports a deadlock or a lost race."""
+    """Run `work` in a pipelined transaction, again from the start when Postgres reports a deadlock or a lost race."""
     for attempt in range(_ATTEMPTS):
         try:
-            with transaction(engine) as connection:
+            with pipelined(engine) as connection:
                 return work(connection)
         except (psycopg.Error, DBAPIError) as error:
             if not is_conflict(error) or attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _away_is_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except _AWAY as error:
+        if is_conflict(error):
+            raise
+        raise Unavailable(f"the database does not answer or refuses the work ({_summary(error)})") from error
 
 
 def is_conflict(error: Exception) -> bool:

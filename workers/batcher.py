@@ -21,7 +21,7 @@ from contracts.assignments import Assignment
 from contracts.errors import Unavailable
 from contracts.messages import StepRef
 from contracts.settlements import Return
-from shared_state.attempts import Settled, Settling, claim, is_settled, settle
+from shared_state.attempts import Settled, Settling, begin_claim, is_settled, settle
 from shared_state.engine import retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup
 from workers.slots import Slots
@@ -166,10 +166,11 @@ class Batcher:
         transaction = _Transaction(self._slots, self._queues, self.peers, batch)
         asked_at = time.monotonic()
         try:
-            claimed = retrying(
+            read_claimed = retrying(
                 self._engine,
                 lambda connection: transaction.work(connection, self._worker, self._lease_seconds),
             )
+            claimed = read_claimed()
             written = self._written(transaction.settled, batch)
         except BaseException:
             transaction.roll_back()
@@ -206,7 +207,7 @@ class _Transaction:
         self._takers: list[tuple[UUID, int]] = []
         self._spare = 0
 
-    def work(self, connection: Connection, worker: str, lease_seconds: float) -> list[Assignment]:
+    def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], list[Assignment]]:
         self.roll_back()
         refs = {(ref.id, ref.epoch): ref for claiming in self._batch.claims for ref in claiming.refs}
         if self._batch.settles:
@@ -214,7 +215,9 @@ class _Transaction:
             self.settled = settle(connection, settlings, direct=DIRECT_LIMIT + self._slots.free)
             taken, self.left = self._choose()
             refs |= {(each.step_id, each.epoch): StepRef(id=each.step_id, epoch=each.epoch) for each in taken}
-        return claim(connection, list(refs.values()), worker=worker, lease_seconds=lease_seconds) if refs else []
+        if not refs:
+            return list
+        return begin_claim(connection, list(refs.values()), worker=worker, lease_seconds=lease_seconds)
 
     def roll_back(self) -> None:
         self._slots.give(self._spare)

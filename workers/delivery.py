@@ -253,8 +253,10 @@ def _put_off(assignment: Assignment, error: Unavailable) -> Return:
 
 
 def _report(settling: Settling, done: bool) -> None:
+    # A line for every step would cost as much as half of its run; the events of a task tell its story.
+    write = log.debug if done else log.info
     assignment = settling.assignment
-    log.info(
+    write(
         "attempt.settled" if done else "attempt.stale",
         task_id=str(assignment.task_id),
         step_id=str(assignment.step_id),

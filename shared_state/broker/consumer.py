@@ -27,6 +27,8 @@ from shared_state.broker.wire import unpack
 
 STORE_SECONDS = 5.0
 """How long a worker that ends waits for its bad messages to be stored before it gives them back."""
+FLUSH_SECONDS = 0.2
+EVENTS_AT_ONCE = 300
 
 _QUESTIONS = frozenset(
     {
@@ -52,6 +54,7 @@ class SafeConsumer(Consumer):
         self._quarantine = quarantine
         self._keys = keys
         self._stored: deque[Any] = deque()
+        self._flush_planned = False
         super().__init__(*args, **options)
         for step in self.steps:
             if isinstance(step, Control):
@@ -86,6 +89,17 @@ class SafeConsumer(Consumer):
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
         self._reject(message, "message.envelope", f"Celery does not accept it: {type(exc).__name__}")
+
+    def _flush_events(self) -> None:
+        """What Flower is told goes out several times a second, not at every turn of the event loop."""
+        if not self._flush_planned and self.event_dispatcher:
+            self._flush_planned = True
+            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+            self.timer.call_after(FLUSH_SECONDS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_planned = False
+        super()._flush_events()
 
     def stop_taking(self) -> None:
         """Take no more messages, while what runs goes on, is acknowledged and shows in Flower.

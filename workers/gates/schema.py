@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from jsonschema_rs import Draft202012Validator, ValidationError
@@ -111,10 +112,15 @@ def _check_size(subject: Subject) -> list[Reason]:
     ]
 
 
+@lru_cache(maxsize=512)
+def _validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(close(json.loads(schema)), offline=True, mask="this value")
+
+
 def _check_shape(output: Any, schema: Mapping[str, Any]) -> list[Reason]:
     # `offline`: a $ref to another document is an error, never a request. `mask`: the output's own words stay out of
     # the reasons, which are shown to people and models.
-    validator = Draft202012Validator(close(schema), offline=True, mask="this value")
+    validator = _validator(json.dumps(schema))
     reasons = []
     for error in validator.iter_errors(output):
         reasons.append(_reason(error))
