@@ -17,8 +17,8 @@ from contracts.verdicts import Reason
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import Wakeup
 from shared_state.plan_steps import check_input, check_inputs, create_steps, plan_rows, step_row
-from shared_state.statements import query, run
-from shared_state.teams import head
+from shared_state.statements import query, run, send
+from shared_state.teams_cache import TeamsCache
 
 ROOT_KEY = "@plan"
 """The id of the planner's own step, which no step of a plan can have."""
@@ -65,10 +65,19 @@ class _Prepared:
 
 
 def submit(
-    engine: Engine, tenant: str, submissions: Sequence[Submission], *, traceparent: str | None = None
+    engine: Engine,
+    tenant: str,
+    submissions: Sequence[Submission],
+    *,
+    traceparent: str | None = None,
+    teams: TeamsCache | None = None,
 ) -> Submitted:
-    """Accept the valid ones in one transaction; a bad one gets its error and does not stop the others."""
-    return retrying(engine, lambda connection: _submit(connection, tenant, submissions, traceparent))
+    """Accept the valid ones in one transaction; a bad one gets its error and does not stop the others.
+
+    Who submits often keeps `teams` between the calls.
+    """
+    known = teams or TeamsCache()
+    return retrying(engine, lambda connection: _submit(connection, tenant, submissions, traceparent, known))
 
 
 def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
@@ -113,14 +122,18 @@ def _cancel(connection: Connection, task_id: UUID, actor: str, code: str, text: 
 
 
 def _submit(
-    connection: Connection, tenant: str, submissions: Sequence[Submission], traceparent: str | None
+    connection: Connection,
+    tenant: str,
+    submissions: Sequence[Submission],
+    traceparent: str | None,
+    known: TeamsCache,
 ) -> Submitted:
     teams: dict[str, tuple[str, Team] | NotFound] = {}
     results: list[Created | OrchestratorError] = []
     prepared: list[_Prepared] = []
     for submission in submissions:
         if submission.team not in teams:
-            teams[submission.team] = _head(connection, tenant, submission.team)
+            teams[submission.team] = _head(connection, tenant, submission.team, known)
         found = teams[submission.team]
         wrong = found if isinstance(found, NotFound) else _check(submission, found[1])
         if isinstance(wrong, OrchestratorError):
@@ -139,9 +152,9 @@ def _submit(
     return Submitted(results, wakeups)
 
 
-def _head(connection: Connection, tenant: str, name: str) -> tuple[str, Team] | NotFound:
+def _head(connection: Connection, tenant: str, name: str, known: TeamsCache) -> tuple[str, Team] | NotFound:
     try:
-        return head(connection, tenant, name)
+        return known.head(connection, tenant, name)
     except NotFound as error:
         return error
 
@@ -234,7 +247,7 @@ def _take_key(
 
 
 def _insert(connection: Connection, prepared: Sequence[_Prepared]) -> list[Wakeup]:
-    run(connection, "create_tasks", tasks=json.dumps([each.task for each in prepared]))
+    send(connection, "create_tasks", tasks=json.dumps([each.task for each in prepared]))
     steps: list[Mapping[str, Any]] = [step for each in prepared for step in each.steps]
     needs: list[Mapping[str, Any]] = [need for each in prepared for need in each.needs]
     return create_steps(connection, steps, needs)

@@ -12,7 +12,7 @@ from shared_state.engine import transaction
 from shared_state.statements import query
 from shared_state.team_files import find_teams, read_team
 
-__all__ = ["apply", "digest", "find_teams", "head", "list_teams", "load_team", "read_team"]
+__all__ = ["apply", "digest", "find_teams", "head_digest", "list_teams", "load_team", "read_team"]
 
 
 def digest(team: Team) -> str:
@@ -52,18 +52,17 @@ def load_team(connection: Connection, tenant: str, version: str) -> Team:
     return Team.model_validate(rows[0]["definition"])
 
 
-def head(connection: Connection, tenant: str, name: str) -> tuple[str, Team]:
-    """The digest and team that new tasks of this name start with. Raises `NotFound`."""
+def head_digest(connection: Connection, tenant: str, name: str) -> str:
+    """The digest of the team that new tasks of this name start with. Raises `NotFound`."""
     rows = query(
         connection,
-        """select t.digest, t.definition from team_heads h
-        join teams t on t.tenant_id = h.tenant_id and t.digest = h.digest
-        where h.tenant_id = %(tenant)s and h.name = %(name)s""",
+        "select digest from team_heads where tenant_id = %(tenant)s and name = %(name)s",
         tenant=tenant, name=name,
     )  # fmt: skip
     if not rows:
         raise NotFound(f"there is no team {name!r}; `orchestrator teams list` shows those applied")
-    return rows[0]["digest"], Team.model_validate(rows[0]["definition"])
+    digest: str = rows[0]["digest"]
+    return digest
 
 
 def list_teams(connection: Connection, tenant: str) -> list[dict[str, Any]]:

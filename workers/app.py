@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,12 +22,12 @@ from shared_state.broker.quarantine import Quarantine
 from shared_state.engine import make_engine
 from shared_state.migrate import require_head
 from shared_state.settings import Settings
+from shared_state.teams_cache import TeamsCache
 from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
 from workers.isolation import AttemptRunner
 from workers.slots import Slots
-from workers.teams_cache import TeamsCache
 
 log = structlog.get_logger("worker")
 
@@ -83,7 +84,7 @@ class WorkerProcess:
             heartbeat=self._heartbeat,
             runner=self._runner,
             slots=slots,
-            teams=TeamsCache(self._engine),
+            teams=partial(TeamsCache().get, self._engine),
             artifacts=lambda tenant: ArtifactStore(self._engine, tenant, bodies),
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
         )

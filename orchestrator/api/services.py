@@ -1,7 +1,7 @@
 """What every request may use, and who is asking."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import unquote
 from uuid import UUID
@@ -17,6 +17,7 @@ from orchestrator.auth import Authenticator, Permission, demand
 from shared_state.artifacts import ArtifactStore
 from shared_state.broker.publisher import Publisher
 from shared_state.keys import Caller
+from shared_state.teams_cache import TeamsCache
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Services:
     open_store: Callable[[str], ArtifactStore]
     """The artifacts of one tenant."""
     max_body_bytes: int
+    teams: TeamsCache = field(default_factory=TeamsCache)
 
 
 def services_of(request: Request) -> Services:

@@ -63,7 +63,7 @@ def submit(
         return JSONResponse(_submit_list(services, caller, value, trace), 200)
     bodies.check_form(value)
     submission = _submission(value, idempotency_key)
-    submitted = tasks.submit(services.engine, caller.tenant, [submission], traceparent=trace)
+    submitted = tasks.submit(services.engine, caller.tenant, [submission], traceparent=trace, teams=services.teams)
     result = submitted.results[0]
     if isinstance(result, OrchestratorError):
         raise result
@@ -134,7 +134,7 @@ def _submit_list(services: Services, caller: Caller, values: list[Any], trace: s
         raise InvalidInput(f"a list holds 1 to {LIST_LIMIT} tasks, not {len(values)}; send several lists")
     checked = [_checked(value, str(index)) for index, value in enumerate(values)]
     good = [each for each in checked if isinstance(each, Submission)]
-    submitted = tasks.submit(services.engine, caller.tenant, good, traceparent=trace)
+    submitted = tasks.submit(services.engine, caller.tenant, good, traceparent=trace, teams=services.teams)
     services.wakeups.send(submitted.wakeups)
     results = iter(submitted.results)
     items: list[Created | Refused] = []

@@ -24,6 +24,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
 from shared_state.settings import child_environment, load
 from shared_state.team_files import read_team
+from shared_state.teams_cache import TeamsCache
 from tests.benchmarks.databases import make_database
 from tests.benchmarks.measure import await_workers, client_port
 from tests.benchmarks.workloads import STALL_SECONDS, Stalled, Workload
@@ -70,12 +71,15 @@ class Ours:
         make_database(postgres, database)
         migrate.upgrade(settings.database_url)
         self._engine = make_engine(settings.database_url, pool_size=8)
+        self._known = TeamsCache()
         self._app = make_app(settings)
         self._publisher = Publisher(self._app, signing_keys(settings))
         self._environment = {**os.environ, **child_environment(settings), "PYTHONPATH": str(CHECKOUT)}
         # One transaction for all looking: polling must not count as commits.
         self._eye = psycopg.connect(settings.database_url, prepare_threshold=1)
         self._eye.execute("set idle_in_transaction_session_timeout = 0")
+        # Looking is by key, however the table grows meanwhile: it must not be what is measured.
+        self._eye.execute("set enable_seqscan = off")
         self._eyes = {client_port(self._eye)}
         team = read_team(Path(__file__).parent)
         teams.apply(self._engine, TENANT, team)
@@ -96,12 +100,13 @@ class Ours:
 
     def finished(self, ids: Collection[str]) -> set[str]:
         rows = self._eye.execute(
-            "select id, state from tasks where id = any(%s::uuid[]) and finished_at is not null", [list(ids)]
+            "select id, state, finished_at from tasks where id = any(%s::uuid[])", [list(ids)]
         ).fetchall()
-        for task_id, state in rows:
+        ended = [(task_id, state) for task_id, state, finished_at in rows if finished_at is not None]
+        for task_id, state in ended:
             if state != "succeeded":
                 raise RuntimeError(f"task {task_id} of a benchmark has {state}")
-        return {str(task_id) for task_id, _ in rows}
+        return {str(task_id) for task_id, _ in ended}
 
     def wait(self, task_id: str) -> None:
         """Until a task has ended. Raises `Stalled` after a minute."""
@@ -168,7 +173,7 @@ class Ours:
         self._engine.dispose()
 
     def _submit(self, submissions: Sequence[tasks.Submission]) -> list[str]:
-        submitted = tasks.submit(self._engine, TENANT, submissions)
+        submitted = tasks.submit(self._engine, TENANT, submissions, teams=self._known)
         outbox.publish(self._publisher, submitted.wakeups)
         ids = []
         for result in submitted.results:
