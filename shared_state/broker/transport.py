@@ -10,21 +10,24 @@ What is never seen here, and so is stored nowhere:
 - what is pushed onto a key nobody reads: an unknown queue, or a priority other than kombu's steps;
 - what is published on the control channel: counted under `control.undecodable` and `control.envelope`, then dropped.
 
-`_brpop_read`, `_get` and `restore_by_tag` repeat lines of kombu's methods, which offer no hook between taking and
-parsing. They were written against kombu 5.7, to which the project is pinned.
+`append`, `_brpop_read`, `_get` and `restore_by_tag` repeat lines of kombu's methods, which offer no hook in between:
+they take and parse, or note and tell, in one go. They were written against kombu 5.7, to which the project is pinned.
 """
 
 import json
 import re
+import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty
 from typing import Any, TypeVar
 
 import structlog
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
 from contracts.errors import InvalidMessage
@@ -32,26 +35,67 @@ from shared_state.broker.frames import headers_in, parse_frame
 from shared_state.broker.quarantine import RAW_LIMIT_BYTES, Quarantine, describe
 
 T = TypeVar("T")
+ACKNOWLEDGE_SECONDS = 0.05
 _QUEUE_NAME = re.compile(r"^[a-z][a-z0-9_.-]{0,99}$")
 _log = structlog.get_logger(__name__)
 
 
 class SafeQoS(kombu_redis.QoS):
-    """Acknowledgements: takes nothing more while the quarantine is full, and survives entries that are not ours."""
+    """Acknowledgements: takes nothing more while the quarantine is full, and survives entries that are not ours.
+
+    What is acknowledged travels with the next message that is noted, or by itself soon after: a round trip for each
+    would cost as much as everything else that consuming a message takes.
+    """
 
     channel: "SafeChannel"
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._acknowledged: deque[str] = deque()
+        self._told_at = 0.0
+
     def can_consume(self) -> bool:
+        """Asked at every turn of the event loop."""
+        if self._acknowledged and time.monotonic() - self._told_at > ACKNOWLEDGE_SECONDS:
+            self.acknowledge()
         return not self.channel.quarantine.is_full and bool(super().can_consume())
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        append = super().append
-        self.channel.with_right_types(self._types(), lambda: append(message, delivery_tag))
+        """Note a message as unacknowledged, so that it can be restored."""
+        where = message.delivery_info
+        entry = json.dumps([message._raw, where["exchange"], where["routing_key"]])
+        self._tell({delivery_tag: entry})
+        virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Over a connection that is gone there is nothing to say: Redis lost the message, or gave it back already."""
         if not self.channel.is_cut_off:
-            super().ack(delivery_tag)
+            self._acknowledged.append(delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)
+
+    def acknowledge(self) -> None:
+        """Tell Redis what was acknowledged since the last time."""
+        if self._acknowledged and not self.channel.is_cut_off:
+            self._tell({})
+
+    def _tell(self, noted: Mapping[str, str]) -> None:
+        over = [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
+
+        def tell() -> None:
+            pipe = self.channel.plain_client.pipeline()
+            if noted:
+                now = time.time()
+                pipe.zadd(self.unacked_index_key, dict.fromkeys(noted, now)).hset(self.unacked_key, mapping=noted)
+            if over:
+                pipe.zrem(self.unacked_index_key, *over).hdel(self.unacked_key, *over)
+            pipe.execute()
+
+        try:
+            self.channel.with_right_types(self._types(), tell)
+        except BaseException:
+            self._acknowledged.extendleft(reversed(over))
+            raise
+        self._told_at = time.monotonic()
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
         restore = super().restore_visible
@@ -131,6 +175,14 @@ class SafeChannel(kombu_redis.Channel):
             if "WRONGTYPE" not in str(error) or not self._move_aside(types):
                 raise
             return work()
+
+    def close(self) -> None:
+        """What was acknowledged and not yet told would be handed out again."""
+        if self._qos is not None:
+            # kombu closes the rest whatever happens here.
+            with suppress(Exception):
+                self._qos.acknowledge()
+        super().close()
 
     def _disconnect_pools(self) -> None:
         self._plain_client = None
