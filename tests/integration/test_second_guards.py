@@ -245,7 +245,7 @@ def test_a_dead_letter_is_redriven_by_one_of_two(driver: Driver) -> None:
 
     def redrive() -> Any:
         with driver.engine.begin() as connection:
-            return run(connection, "redrive", **parameters)
+            return run(connection, "redrive", **{**parameters, "actor": "somebody later"})
 
     with overtaken(driver, lambda connection: run(connection, "redrive", **parameters)) as late:
         second = late(redrive)
@@ -253,6 +253,7 @@ def test_a_dead_letter_is_redriven_by_one_of_two(driver: Driver) -> None:
         run(late.connection, "revive", ids=[task["id"]])
     assert second.result() == []
     assert driver.query("select epoch from steps where key = 'a'") == [{"epoch": 3}]
+    assert driver.query("select closed_by from dead_letters") == [{"closed_by": "me"}]
 
 
 def test_a_step_is_skipped_once(driver: Driver) -> None:
