@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine
 
 from contracts.errors import Failure
 from contracts.messages import StepRef
-from contracts.settlements import Abandon, Accept, Ask, Bury, Propose, Return
+from contracts.settlements import Abandon, Accept, Approve, Ask, Bury, Propose, Return
+from contracts.teams import Role
 from shared_state import dead_letters, questions, tasks
 from shared_state.attempts import Settling, settle
 from shared_state.outbox import _RELAY_LOCK as RELAY_LOCK
@@ -365,3 +366,35 @@ def test_two_needs_that_end_together_are_both_counted(driver: Driver) -> None:
         second = late(lambda: driver.settle(b)[0])
     assert second.result() is True
     assert driver.states(task_id)["c"] == "ready"
+
+
+def test_nobody_approves_what_nobody_reviews(driver: Driver) -> None:
+    driver.submit([{"id": "a", "agent": "careful"}])
+    (a,) = driver.claim()
+    driver.settle(a, Propose(output=1))
+    unclaimed = a.model_copy(update={"epoch": a.epoch + 1, "role": Role.REVIEWER})
+    assert not driver.settle(unclaimed, Approve())[0]
+    assert driver.query("select state from proposals") == [{"state": "pending"}]
+
+
+def test_only_a_step_under_review_is_approved(driver: Driver) -> None:
+    driver.submit([{"id": "a", "agent": "careful"}])
+    (a,) = driver.claim()
+    with undone(driver) as connection:
+        query(
+            connection,
+            """insert into proposals (step_id, epoch, tenant_id, task_id, state)
+            select id, epoch, tenant_id, task_id, 'pending' from steps""",
+        )
+        assert not settle(connection, [Settling(a, Approve())]).done
+        assert states(connection) == ["running"]
+
+
+def test_what_is_skipped_is_not_woken(driver: Driver) -> None:
+    driver.submit([{"id": "a"}, {"id": "b"}, {"id": "c", "needs": ["a", "b"]}])
+    a, b = driver.claim()
+    driver.settle(a, Bury(failure=BROKEN))
+    with undone(driver) as connection:
+        query(connection, "update steps set needs_left = 1 where key = 'c'")
+        assert settle(connection, [Settling(b, Accept(output=1))]).done
+        assert states(connection) == ["dead", "succeeded", "skipped"]
