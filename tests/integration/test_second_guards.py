@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from contracts.errors import Failure
-from contracts.settlements import Abandon, Accept, Ask, Bury, Propose, Return
+from contracts.messages import StepRef
+from contracts.settlements import Abandon, Accept, Approve, Ask, Bury, Propose, Return
+from contracts.teams import Role
 from shared_state import dead_letters, questions, tasks
 from shared_state.attempts import Settling, settle
 from shared_state.outbox import _RELAY_LOCK as RELAY_LOCK
@@ -245,7 +247,7 @@ def test_a_dead_letter_is_redriven_by_one_of_two(driver: Driver) -> None:
 
     def redrive() -> Any:
         with driver.engine.begin() as connection:
-            return run(connection, "redrive", **parameters)
+            return run(connection, "redrive", **{**parameters, "actor": "somebody later"})
 
     with overtaken(driver, lambda connection: run(connection, "redrive", **parameters)) as late:
         second = late(redrive)
@@ -253,6 +255,7 @@ def test_a_dead_letter_is_redriven_by_one_of_two(driver: Driver) -> None:
         run(late.connection, "revive", ids=[task["id"]])
     assert second.result() == []
     assert driver.query("select epoch from steps where key = 'a'") == [{"epoch": 3}]
+    assert driver.query("select closed_by from dead_letters") == [{"closed_by": "me"}]
 
 
 def test_a_step_is_skipped_once(driver: Driver) -> None:
@@ -312,3 +315,86 @@ class Nobody:
 
     def publish(self, messages: Any) -> None:
         pass
+
+
+@pytest.mark.parametrize("column", ["lease_until = clock_timestamp() + interval '1 minute'", "state = 'cancelled'"])
+def test_only_a_step_that_could_be_claimed_is_staged(driver: Driver, column: str) -> None:
+    driver.submit([{"id": "a"}])
+    driver.settle(driver.claim()[0], Return(failure=BROKEN, after_seconds=60))
+    past = "clock_timestamp() - interval '1 second'"
+    held = ", state = 'running'" if column.startswith("lease") else f", {ENDED}"
+    with undone(driver) as connection:
+        query(connection, f"update steps set due_at = {past}, {column}{held}")
+        assert run(connection, "stage", limit=10) == []
+
+
+def test_a_lease_that_holds_is_not_listed_as_lapsed(driver: Driver) -> None:
+    driver.submit([{"id": "a"}])
+    (a,) = driver.claim()
+    with undone(driver) as connection:
+        assert run(connection, "expired", limit=10) == []
+    driver.settle(a)
+
+
+def test_what_is_woken_twice_is_counted_once(driver: Driver) -> None:
+    """A settlement and a redrive of the same need: what has begun is not touched, and no count goes below none."""
+    driver.submit([{"id": "a"}, {"id": "b", "needs": ["a"]}])
+    (a,) = driver.claim()
+    driver.settle(a)
+    with undone(driver) as connection:
+        rows = run(connection, "wake", ids=[a.step_id], direct=20)
+        assert [row["step_id"] for row in rows] == [None]
+        assert query(connection, "select state, epoch, needs_left from steps where key = 'b'") == [
+            {"state": "ready", "epoch": 1, "needs_left": 0}
+        ]
+
+
+def test_a_claim_tries_two_attempts_apart(driver: Driver) -> None:
+    """A message of an old epoch in the same batch as the new one brings nothing more than the new one would."""
+    driver.submit([{"id": "a"}])
+    (a,) = driver.claim()
+    driver.settle(a, Return(failure=BROKEN))
+    (again,) = driver.claim_refs([StepRef(id=a.step_id, epoch=epoch) for epoch in (a.epoch, a.epoch + 1)])
+    assert (again.epoch, again.attempt) == (a.epoch + 1, 2)
+    driver.settle(again)
+
+
+def test_two_needs_that_end_together_are_both_counted(driver: Driver) -> None:
+    task_id = driver.submit([{"id": "a"}, {"id": "b"}, {"id": "c", "needs": ["a", "b"]}])
+    a, b = driver.claim()
+    with overtaken(driver, lambda connection: settle(connection, [Settling(a, Accept(output=1))])) as late:
+        second = late(lambda: driver.settle(b)[0])
+    assert second.result() is True
+    assert driver.states(task_id)["c"] == "ready"
+
+
+def test_nobody_approves_what_nobody_reviews(driver: Driver) -> None:
+    driver.submit([{"id": "a", "agent": "careful"}])
+    (a,) = driver.claim()
+    driver.settle(a, Propose(output=1))
+    unclaimed = a.model_copy(update={"epoch": a.epoch + 1, "role": Role.REVIEWER})
+    assert not driver.settle(unclaimed, Approve())[0]
+    assert driver.query("select state from proposals") == [{"state": "pending"}]
+
+
+def test_only_a_step_under_review_is_approved(driver: Driver) -> None:
+    driver.submit([{"id": "a", "agent": "careful"}])
+    (a,) = driver.claim()
+    with undone(driver) as connection:
+        query(
+            connection,
+            """insert into proposals (step_id, epoch, tenant_id, task_id, state)
+            select id, epoch, tenant_id, task_id, 'pending' from steps""",
+        )
+        assert not settle(connection, [Settling(a, Approve())]).done
+        assert states(connection) == ["running"]
+
+
+def test_what_is_skipped_is_not_woken(driver: Driver) -> None:
+    driver.submit([{"id": "a"}, {"id": "b"}, {"id": "c", "needs": ["a", "b"]}])
+    a, b = driver.claim()
+    driver.settle(a, Bury(failure=BROKEN))
+    with undone(driver) as connection:
+        query(connection, "update steps set needs_left = 1 where key = 'c'")
+        assert settle(connection, [Settling(b, Accept(output=1))]).done
+        assert states(connection) == ["dead", "succeeded", "skipped"]

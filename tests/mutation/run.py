@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,7 @@ def try_mutant(mutant: Mutant, database: str, limit_seconds: float) -> Result:
     if done.returncode == 0:
         return Result(mutant, "survived", seconds, "")
     if done.returncode != 1 or failed is None or _NOT_SQL.search(done.stdout):
-        return Result(mutant, "invalid", seconds, (done.stdout + done.stderr)[-600:])
+        return Result(mutant, "invalid", seconds, done.stdout[-600:])
     return Result(mutant, "killed", seconds, failed[1])
 
 
@@ -118,14 +119,24 @@ def _pytest(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     arguments = [*command, "-p", "no:cacheprovider", *tests]
-    return subprocess.run(
-        arguments, env=environment, timeout=limit_seconds, capture_output=True, text=True, check=False
-    )
+    # Into a file, and as a group: what a killed process leaves running must not be able to hold us up.
+    with tempfile.TemporaryFile(mode="w+") as output:
+        process = subprocess.Popen(
+            arguments, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            process.wait(limit_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        output.seek(0)
+        return subprocess.CompletedProcess(arguments, process.returncode, output.read(), "")
 
 
 def _end_sessions(database: str) -> None:
     """What the last mutant's process left behind must not hold up the next."""
-    with psycopg.connect(database, autocommit=True) as connection:
+    with psycopg.connect(database, autocommit=True, connect_timeout=10) as connection:
         connection.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
