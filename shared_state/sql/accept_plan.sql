@@ -12,10 +12,10 @@ with given as (
         select
         from steps s
         where s.id = g.id
-            and s.epoch = g.epoch
-            and s.state = 'running'
-            and s.cancel_requested_at is null
-        for update
+            and s.epoch = g.epoch -- guard: epoch
+            and s.state = 'running' -- guard: running
+            and s.cancel_requested_at is null -- guard: not cancelled
+        for update -- guard: row lock
     ) s
 ), accepted as (
     update steps s

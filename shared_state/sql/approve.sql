@@ -11,11 +11,11 @@ with given as (
         select
         from steps s
         where s.id = g.id
-            and s.epoch = g.epoch
-            and s.state = 'reviewing'
-            and s.lease_until is not null
-            and s.cancel_requested_at is null
-        for update
+            and s.epoch = g.epoch -- guard: epoch
+            and s.state = 'reviewing' -- guard: reviewing
+            and s.lease_until is not null -- guard: held
+            and s.cancel_requested_at is null -- guard: not cancelled
+        for update -- guard: row lock
     ) s
 ), pending as (
     select l.*, p.epoch as proposal_epoch
@@ -24,7 +24,7 @@ with given as (
         select p.epoch
         from proposals p
         where p.step_id = l.id
-            and p.state = 'pending'
+            and p.state = 'pending' -- guard: pending
         for update
     ) p
 ), approved as (

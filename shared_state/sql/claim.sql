@@ -9,9 +9,9 @@ with wanted as (
         select
         from steps s
         where s.id = w.id
-            and s.epoch = w.epoch
-            and (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null)
-        for update
+            and s.epoch = w.epoch -- guard: epoch
+            and (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) -- guard: claimable
+        for update -- guard: row lock
     ) s
 ), claimed as (
     update steps s
@@ -20,7 +20,7 @@ with wanted as (
         worker = %(worker)s,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     from locked l
-    where s.id = l.id and s.epoch = l.epoch
+    where s.id = l.id
     returning s.*
 ), dequeued as (
     delete from outbox o using claimed c where o.step_id = c.id
@@ -51,7 +51,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
         join steps n on n.id = d.needs_id
         join outputs o on o.step_id = d.needs_id and o.epoch = d.input_epoch
         where d.step_id = c.id) as inputs,
-    case when c.question_count > 0 then
+    case when c.epoch > 1 then
         (select jsonb_agg(jsonb_build_object('question', q.text, 'answer', q.answer) order by q.answered_at)
         from questions q where q.step_id = c.id and q.state = 'answered') end as answers
 from claimed c

@@ -5,6 +5,6 @@ select s.id as step_id, s.epoch, s.tenant_id, s.task_id, s.key, s.attempt_count,
     s.has_dependents, t.team_digest, s.worker, s.cancel_requested_at is not null as cancelled
 from steps s
 join tasks t on t.id = s.task_id
-where s.lease_until < statement_timestamp()
+where s.lease_until < statement_timestamp() -- guard: lapsed
 order by s.lease_until
 limit %(limit)s;

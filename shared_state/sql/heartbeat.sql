@@ -11,9 +11,9 @@ with held as (
         select
         from steps s
         where s.id = h.id
-            and s.epoch = h.epoch
-            and s.lease_until is not null
-        for update
+            and s.epoch = h.epoch -- guard: epoch
+            and s.lease_until is not null -- guard: held
+        for update -- guard: row lock
     ) s
 ), extended as (
     update steps s

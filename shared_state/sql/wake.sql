@@ -20,7 +20,7 @@ with freed as (
         from steps s
         where s.id = f.step_id
             and s.state in ('blocked', 'skipped')
-        for update
+        for update -- guard: row lock
     ) s
 ), woken as (
     update steps s
@@ -29,7 +29,8 @@ with freed as (
         epoch = case when s.needs_left = l.count then s.epoch + 1 else s.epoch end,
         ready_at = case when s.needs_left = l.count then clock_timestamp() end
     from locked l
-    where s.id = l.id and l.state = 'blocked'
+    where s.id = l.id
+        and l.state = 'blocked' -- guard: blocked
     returning s.id, s.epoch, s.tenant_id, s.task_id, s.queue, s.state
 ), queued as (
     insert into outbox (step_id, epoch, tenant_id, task_id, queue, kind, traceparent, published_at, publish_count)

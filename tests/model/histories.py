@@ -59,8 +59,6 @@ class History:
                 return c.Claim(refs, self._random.choice(WORKERS)) if refs else None
             case "settle":
                 refs = self._some(list(self._held), {task.ref(step) for task, step in steps if step.lease}, 3)
-                # Two attempts of one step in one batch: see test_a_zombie_in_the_same_batch_writes_nothing.
-                refs = tuple({(ref.task, ref.key): ref for ref in refs}.values())
                 live = {task.ref(step): step for task, step in steps}
                 return c.Settle(tuple((ref, self._settlement(ref, live.get(ref))) for ref in refs)) if refs else None
             case "heartbeat":
