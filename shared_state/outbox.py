@@ -20,7 +20,7 @@ from shared_state.statements import query, run
 
 DIRECT_LIMIT = 20
 """How many ready steps of one task a committing process publishes itself; the rest wait for their turn."""
-MESSAGES_AT_ONCE = 8
+MESSAGES_AT_ONCE = 4
 """Steps of one queue that become ready together travel in about so many messages, so that every worker gets some."""
 CHANNEL = "orchestrator_outbox"
 """LISTEN/NOTIFY channel that wakes the relay when rows wait for it."""
