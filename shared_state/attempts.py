@@ -28,12 +28,24 @@ from contracts.settlements import (
     Settlement,
 )  # fmt: skip
 from contracts.teams import Role, Team
+from contracts.topology import MessageKind
 from contracts.verdicts import Reason
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import create_steps, plan_rows
-from shared_state.statements import query, rows_of, run, send
+from shared_state.statements import Cursor, query, rows_of, run, send
 from shared_state.teams import load_team
+
+_STATEMENTS: Mapping[type[Settlement], str] = {
+    Accept: "accept",
+    Approve: "approve",
+    Propose: "propose",
+    Return: "return",
+    Bury: "bury",
+    Ask: "ask",
+    Abandon: "abandon",
+    AcceptPlan: "accept_plan",
+}
 
 
 @dataclass(frozen=True)
@@ -126,39 +138,27 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
     ending = _tasks_to_lock(settlings)
     if ending:
         send(connection, "lock_tasks", ids=ending)
-    done: set[tuple[UUID, int]] = set()
-    wakeups: list[Wakeup] = []
-    freed: list[UUID] = []
-
-    for row in (*_apply(connection, "accept", groups[Accept]), *_apply(connection, "approve", groups[Approve])):
-        done.add((row["id"], row["epoch"]))
-        freed.append(row["id"])
-    for rows in (_apply(connection, "propose", groups[Propose]), _apply(connection, "return", groups[Return])):
-        done.update((row["id"], row["epoch"]) for row in rows)
-        queued = [_queued(row) for row in rows if row["queue"] is not None]
-        wakeups.extend(wakeups_of(connection, queued))
-    doomed: list[UUID] = []
-    for row in _apply(connection, "bury", groups[Bury]):
-        done.add((row["id"], row["epoch"]))
-        (freed if row["optional"] else doomed).append(row["id"])
+    # All are under way before the first answer is waited for.
+    sent = {kind: _send(connection, name, groups[kind]) for kind, name in _STATEMENTS.items() if groups[kind]}
+    rows = defaultdict(list, {kind: rows_of(cursor) for kind, cursor in sent.items()})
+    done = {(row["id"], row["epoch"]) for answer in rows.values() for row in answer}
+    wakeups = [_wakeup_of(row) for row in (*rows[Propose], *rows[Return]) if row["published"]]
+    freed = [row["id"] for kind in (Accept, Approve) for row in rows[kind]]
+    freed += [row["id"] for row in rows[Bury] if row["optional"]]
+    doomed = [row["id"] for row in rows[Bury] if not row["optional"]]
     if doomed:
-        run(connection, "skip", ids=doomed)
-    for row in (*_apply(connection, "ask", groups[Ask]), *_apply(connection, "abandon", groups[Abandon])):
-        done.add((row["id"], row["epoch"]))
-    grown: set[UUID] = set()
-    planned = {(row["id"], row["epoch"]) for row in _apply(connection, "accept_plan", groups[AcceptPlan])}
-    if planned:
-        done |= planned
-        plans = [each for each in groups[AcceptPlan] if each.key in planned]
+        send(connection, "skip", ids=doomed)
+    plans = [each for each in groups[AcceptPlan] if each.key in done]
+    if plans:
         wakeups.extend(_grow(connection, plans, direct))
-        # A task that has just got steps is not over; one whose plan is empty is.
-        grown = {each.assignment.task_id for each in plans if _plan_of(each).steps}
+    # A task that has just got steps is not over; one whose plan is empty is.
+    grown = {each.assignment.task_id for each in plans if _plan_of(each).steps}
     parents = freed if _may_have_dependents(groups) else []
     stranded: set[UUID] = set()
     if parents:
-        rows = run(connection, "wake", ids=parents, direct=direct)
-        wakeups.extend(wakeups_of(connection, [row for row in rows if row["step_id"] is not None]))
-        stranded = {row["stranded_task_id"] for row in rows if row["step_id"] is None} - set(ending)
+        woken = run(connection, "wake", ids=parents, direct=direct)
+        wakeups.extend(wakeups_of(connection, [row for row in woken if row["step_id"] is not None]))
+        stranded = {row["stranded_task_id"] for row in woken if row["step_id"] is None} - set(ending)
     if stranded:
         # Out of the lock order, and rare: a deadlock here is only a transaction to try again.
         run(connection, "lock_tasks", ids=sorted(stranded))
@@ -208,11 +208,9 @@ def assignment_of(row: Mapping[str, Any]) -> Assignment:
     )
 
 
-def _apply(connection: Connection, name: str, settlings: Sequence[Settling]) -> list[dict[str, Any]]:
-    if not settlings:
-        return []
+def _send(connection: Connection, name: str, settlings: Sequence[Settling]) -> Cursor:
     items = [_item(settling) for settling in settlings]
-    return run(connection, name, items=json.dumps(items, allow_nan=False))
+    return send(connection, name, items=json.dumps(items, allow_nan=False))
 
 
 def _item(settling: Settling) -> dict[str, Any]:
@@ -311,12 +309,5 @@ def _plan_of(settling: Settling) -> Plan:
     return settling.settlement.plan
 
 
-def _queued(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "step_id": row["id"],
-        "epoch": row["next_epoch"],
-        "queue": row["queue"],
-        "kind": row["kind"],
-        "traceparent": row["traceparent"],
-        "published": row["published"],
-    }
+def _wakeup_of(row: Mapping[str, Any]) -> Wakeup:
+    return Wakeup(row["id"], row["next_epoch"], row["queue"], MessageKind(row["kind"]), row["traceparent"])

@@ -55,7 +55,7 @@ class RelayPass:
 
 def wakeups_of(connection: Connection, rows: Sequence[Any]) -> list[Wakeup]:
     """The rows this transaction publishes itself; wakes the relay (at commit) when some are left for it."""
-    wakeups = [_wakeup(row) for row in rows if row["published"]]
+    wakeups = [wakeup_of(row) for row in rows if row["published"]]
     if len(wakeups) < len(rows):
         query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
     return wakeups
@@ -97,7 +97,7 @@ def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: flo
             return RelayPass(acted=False)
         late = run(connection, "republish", after_seconds=republish_seconds, limit=500)
         waiting = run(connection, "dispatch", window=window)
-    wakeups = [_wakeup(row) for row in (*late, *waiting)]
+    wakeups = [wakeup_of(row) for row in (*late, *waiting)]
     if not publish(publisher, wakeups):
         with transaction(engine) as connection:
             run(
@@ -123,5 +123,5 @@ def stage(engine: Engine, limit: int = 1000) -> int:
     return len(staged)
 
 
-def _wakeup(row: Any) -> Wakeup:
+def wakeup_of(row: Any) -> Wakeup:
     return Wakeup(row["step_id"], row["epoch"], row["queue"], MessageKind(row["kind"]), row["traceparent"])

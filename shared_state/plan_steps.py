@@ -1,7 +1,8 @@
 """From an accepted plan to the rows of its steps; and whether every step's input fits its agent's schema."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -14,8 +15,8 @@ from contracts.teams import Team
 from contracts.topology import queue_of
 from contracts.verdicts import Reason
 from shared_state.engine import new_id
-from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
-from shared_state.statements import run
+from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeup_of, wakeups_of
+from shared_state.statements import rows_of, send
 
 
 def plan_rows(plan: Plan, team: Team, tenant: str, task_id: UUID) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -82,8 +83,23 @@ def create_steps(
     direct: int = DIRECT_LIMIT,
 ) -> list[Wakeup]:
     """Insert steps and needs of any number of tasks in one statement; returns what to publish after the commit."""
-    rows = run(connection, "create_steps", steps=json.dumps(steps), needs=json.dumps(needs), direct=direct)
-    return wakeups_of(connection, rows)
+    return begin_steps(connection, steps, needs, direct=direct)()
+
+
+def begin_steps(
+    connection: Connection,
+    steps: Sequence[Mapping[str, Any]],
+    needs: Sequence[Mapping[str, Any]],
+    *,
+    direct: int = DIRECT_LIMIT,
+) -> Callable[[], list[Wakeup]]:
+    """The same, as a transaction's last statement: the answer may be read after the commit."""
+    sent = send(connection, "create_steps", steps=json.dumps(steps), needs=json.dumps(needs), direct=direct)
+    ready = Counter(step["task_id"] for step in steps if not step["needs_left"])
+    if max(ready.values(), default=0) <= direct:
+        return lambda: [wakeup_of(row) for row in rows_of(sent)]
+    wakeups = wakeups_of(connection, rows_of(sent))
+    return lambda: wakeups
 
 
 def check_inputs(steps: Iterable[Step], team: Team, *, reason_limit: int = 20) -> list[Reason]:

@@ -1,7 +1,7 @@
 """Recovery: what a lapsed lease or a passed deadline means, decided by the same rules and written on the same path."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -26,11 +26,7 @@ def sweep(engine: Engine, *, limit: int = 200) -> tuple[int, list[Wakeup]]:
 
 
 def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wakeup]:
-    """Recover at once what a worker process held that is known to be gone; returns what to publish.
-
-    Messages that it had received and not yet claimed went with it; nobody knows which, so the relay publishes again
-    whatever is out unclaimed, and the claim drops the duplicates.
-    """
+    """Recover at once what a worker process held that is known to be gone; returns what to publish."""
 
     def work(connection: Connection) -> Settled:
         query(
@@ -39,21 +35,34 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wak
             where worker = %(worker)s and lease_until is not null""",
             worker=worker,
         )
-        query(connection, "update outbox set published_at = null, publish_count = 0 where published_at is not null")
-        query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+        _publish_again(connection)
         if dead:
             query(connection, "update workers set state = 'gone' where name = %(worker)s", worker=worker)
-        return _sweep_leases(connection, 1000, worker=worker)
+        rows = [row for row in run(connection, "expired", limit=1000) if row["worker"] == worker]
+        return _settle(connection, rows, "worker.died")
 
     return retrying(engine, work).wakeups
 
 
-def _sweep_leases(connection: Connection, limit: int, *, worker: str | None = None) -> Settled:
-    code = "lease.expired" if worker is None else "worker.died"
+def _sweep_leases(connection: Connection, limit: int) -> Settled:
+    rows = run(connection, "expired", limit=limit)
+    if rows:
+        _publish_again(connection)
+    return _settle(connection, rows, "lease.expired")
+
+
+def _publish_again(connection: Connection) -> None:
+    """Messages that a worker had received and not yet claimed go with it; nobody knows which. So whatever is out
+    unclaimed is published again, and the claim drops the duplicates."""
+    query(connection, "update outbox set published_at = null, publish_count = 0 where published_at is not null")
+    query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+
+
+def _settle(connection: Connection, rows: Sequence[Mapping[str, Any]], code: str) -> Settled:
+    """Settle attempts whose leases have lapsed."""
     settlings = [
         Settling(assignment, _decide(connection, assignment, row, code))
-        for row in run(connection, "expired", limit=limit)
-        if worker is None or row["worker"] == worker
+        for row in rows
         for assignment in (assignment_of(row),)
     ]
     return settle(connection, settlings) if settlings else Settled(frozenset(), [])

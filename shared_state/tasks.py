@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from contracts.teams import Team
 from contracts.verdicts import Reason
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import Wakeup
-from shared_state.plan_steps import check_input, check_inputs, create_steps, plan_rows, step_row
+from shared_state.plan_steps import begin_steps, check_input, check_inputs, plan_rows, step_row
 from shared_state.statements import query, run, send
 from shared_state.teams_cache import TeamsCache
 
@@ -77,7 +77,10 @@ def submit(
     Who submits often keeps `teams` between the calls.
     """
     known = teams or TeamsCache()
-    return retrying(engine, lambda connection: _submit(connection, tenant, submissions, traceparent, known))
+    results, read_wakeups = retrying(
+        engine, lambda connection: _submit(connection, tenant, submissions, traceparent, known)
+    )
+    return Submitted(results, read_wakeups())
 
 
 def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
@@ -127,7 +130,7 @@ def _submit(
     submissions: Sequence[Submission],
     traceparent: str | None,
     known: TeamsCache,
-) -> Submitted:
+) -> tuple[list[Created | OrchestratorError], Callable[[], list[Wakeup]]]:
     teams: dict[str, tuple[str, Team] | NotFound] = {}
     results: list[Created | OrchestratorError] = []
     prepared: list[_Prepared] = []
@@ -148,8 +151,7 @@ def _submit(
             results.append(Created(UUID(ready.task["id"])))
         else:
             results.append(earlier)
-    wakeups = _insert(connection, prepared) if prepared else []
-    return Submitted(results, wakeups)
+    return results, _insert(connection, prepared) if prepared else list
 
 
 def _head(connection: Connection, tenant: str, name: str, known: TeamsCache) -> tuple[str, Team] | NotFound:
@@ -246,8 +248,8 @@ def _take_key(
     return Created(earlier[0]["task_id"], replayed=True)
 
 
-def _insert(connection: Connection, prepared: Sequence[_Prepared]) -> list[Wakeup]:
+def _insert(connection: Connection, prepared: Sequence[_Prepared]) -> Callable[[], list[Wakeup]]:
     send(connection, "create_tasks", tasks=json.dumps([each.task for each in prepared]))
     steps: list[Mapping[str, Any]] = [step for each in prepared for step in each.steps]
     needs: list[Mapping[str, Any]] = [need for each in prepared for need in each.needs]
-    return create_steps(connection, steps, needs)
+    return begin_steps(connection, steps, needs)

@@ -8,12 +8,33 @@ import base64
 import binascii
 import json
 import re
+import uuid
 
 from contracts.errors import InvalidMessage
+from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, Packed
 
 FRAME_LIMIT_BYTES = 65_536
 _TAG = re.compile(r"^[A-Za-z0-9._:-]{1,100}$")
 _PRIORITIES = range(10)
+
+
+def make_frame(packed: Packed) -> bytes:
+    """What kombu would lay on the queue, ready made: its way of making it takes several times as long."""
+    frame = {
+        "body": base64.b64encode(packed.body).decode(),
+        "content-encoding": CONTENT_ENCODING,
+        "content-type": CONTENT_TYPE,
+        "headers": packed.headers,
+        "properties": {
+            "correlation_id": packed.headers["id"],
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": packed.queue},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    return json.dumps(frame).encode()
 
 
 def parse_frame(raw: bytes, queue: str) -> dict[str, object]:

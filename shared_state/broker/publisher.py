@@ -5,6 +5,7 @@ by the relay, or dropped by the claim.
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from kombu.messaging import Producer
 from contracts.errors import Unavailable
 from contracts.messages import Message, SigningKeys
 from shared_state.broker.app import is_redis, make_queue
+from shared_state.broker.frames import make_frame
 from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, Packed, pack
 
 ANSWER_SECONDS = 2.0
@@ -60,6 +62,9 @@ class Publisher:
             self._reset()
 
     def _send(self, channel: Any, packed: Sequence[Packed]) -> None:
+        if is_redis(self._url):
+            _push(channel, packed)
+            return
         producer = Producer(channel, auto_declare=False)
         with producer.batch(BATCH_SIZE):
             for item in packed:
@@ -76,8 +81,8 @@ class Publisher:
                 )
 
     def _declare(self, channel: Any, queue: str) -> None:
-        """RabbitMQ drops what is routed to a queue that does not exist; on Redis a queue is only a key."""
-        if queue not in self._declared and not is_redis(self._url):
+        """RabbitMQ drops what is routed to a queue that does not exist."""
+        if queue not in self._declared:
             make_queue(self._url, queue).bind(channel).declare()
         self._declared.add(queue)
 
@@ -122,3 +127,16 @@ class Publisher:
             # It may be broken in any way; all that counts is that it is gone.
             with suppress(Exception):
                 connection.collect(socket_timeout=ANSWER_SECONDS)
+
+
+def _push(channel: Any, packed: Sequence[Packed]) -> None:
+    """On Redis a queue is a list: push what belongs together in one round trip."""
+    frames: dict[str, list[bytes]] = defaultdict(list)
+    for item in packed:
+        frames[item.queue].append(make_frame(item))
+    with channel.conn_or_acquire() as client:
+        pipe = client.pipeline(transaction=False)
+        for queue, pushed in frames.items():
+            for start in range(0, len(pushed), BATCH_SIZE):
+                pipe.lpush(queue, *pushed[start : start + BATCH_SIZE])
+        pipe.execute()

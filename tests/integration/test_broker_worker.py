@@ -23,15 +23,17 @@ from typing import Any
 import pytest
 import redis
 from celery import signals
+from kombu import Producer
 
 from contracts.errors import CODES
 from contracts.messages import Message, SigningKeys, StepRef, encode
 from contracts.topology import HANDLER_OF_KIND, MessageKind
 from orchestrator.embedded import EmbeddedRedis
 from shared_state.broker.app import make_app
+from shared_state.broker.frames import make_frame
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import BadMessage, Quarantine
-from shared_state.broker.wire import pack
+from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, pack
 from shared_state.settings import Settings
 
 SLOTS = 8
@@ -588,3 +590,32 @@ def publisher_again(publisher: Publisher) -> Publisher:
 
 if __name__ == "__main__":
     run_worker(sys.argv[1], Path(sys.argv[2]))
+
+
+def test_a_worker_that_ends_has_told_redis_what_it_acknowledged(
+    worker: WorkerProcess, client: "redis.Redis", publisher: Publisher
+) -> None:
+    messages = [make_message() for _ in range(20)]
+    publisher.publish(messages)
+    wait_for(lambda: all(worker.done(message) for message in messages), worker, "all are handled")
+    worker.process.terminate()
+    worker.process.wait(10)
+    assert client.hlen("unacked") == 0
+    assert client.zcard("unacked_index") == 0
+
+
+def test_our_frames_are_those_that_kombu_makes(broker: EmbeddedRedis, client: "redis.Redis") -> None:
+    packed = pack(make_message(queue="frames"), KEYS, "test")
+    app = make_app(Settings(broker_url=broker.url))
+    with app.connection_for_write() as connection:
+        Producer(connection, auto_declare=False).publish(
+            packed.body,
+            routing_key=packed.queue,
+            content_type=CONTENT_TYPE,
+            content_encoding=CONTENT_ENCODING,
+            headers=packed.headers,
+            correlation_id=packed.headers["id"],
+        )
+    theirs, ours = json.loads(client.rpop("frames")), json.loads(make_frame(packed))
+    assert theirs["properties"].pop("delivery_tag") != ours["properties"].pop("delivery_tag")
+    assert ours == theirs

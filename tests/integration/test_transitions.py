@@ -130,6 +130,16 @@ def test_messages_that_a_dead_worker_had_received_are_published_again_at_once(dr
     assert relay(driver.engine, sink, republish_seconds=60, window=10).dispatched == 1
 
 
+def test_a_lapsed_lease_has_the_messages_that_its_worker_had_received_published_again(driver: Driver) -> None:
+    driver.submit([{"id": "a"}, {"id": "b"}])
+    driver.claim("a")
+    sweep.sweep(driver.engine)
+    assert relay(driver.engine, Sink(), republish_seconds=60, window=10).dispatched == 0
+    driver.lapse()
+    sweep.sweep(driver.engine)
+    assert relay(driver.engine, Sink(), republish_seconds=60, window=10).dispatched == 1
+
+
 def test_old_finished_tasks_are_deleted_and_nothing_else(driver: Driver) -> None:
     old, recent, live, dead = (driver.submit([{"id": "a"}, {"id": "b", "needs": ["a"]}]) for _ in range(4))
     for assignment in driver.claim("a"):

@@ -70,6 +70,8 @@ def _apply(world: World, command: c.Command, team: Team) -> tuple[World, Effect]
         case c.Heartbeat(refs=refs):
             return _on_refs(world, refs, _extend)
         case c.Sweep():
+            if any(step.lease == "lapsed" for task in world for step in task.steps):
+                world = tuple(_unpublish_all(task) for task in world)
             world, effect = _on_steps(world, lambda task, step: _sweep(task, step, team, "lease.expired"))
             overdue = tuple(task.deadline == "passed" and _is_live(task) and not task.stopped for task in world)
             return tuple(_stop(t, "task.deadline") if o else t for t, o in zip(world, overdue, strict=True)), effect

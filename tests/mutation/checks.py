@@ -96,7 +96,7 @@ CHECKS: dict[str, Check] = {
     "submit: a key is taken once": _shared("tasks", "    if taken:\n", "    if True:\n"),
     "submit: a key is of one body": _shared("tasks", 'if earlier[0]["digest"] != digest:', "if False:"),
     "sweep: a cancelled attempt is abandoned": _shared("sweep", 'if row["cancelled"]:', "if False:"),
-    "sweep: only the dead worker's": _shared("sweep", 'if worker is None or row["worker"] == worker\n', ""),
+    "sweep: only the dead worker's": _shared("sweep", ' if row["worker"] == worker]', "]"),
     "sweep: only the dead worker's leases": _shared(
         "sweep", "where worker = %(worker)s and lease_until is not null", "where lease_until is not null"
     ),
@@ -129,15 +129,17 @@ CHECKS: dict[str, Check] = {
         "outbox", "if not publish(publisher, wakeups):", "if publish(publisher, wakeups) is None:"
     ),
     "attempts: tasks are locked before they may end": _shared(
-        "attempts", '        run(connection, "lock_tasks", ids=ending)\n', "        pass\n"
+        "attempts", '        send(connection, "lock_tasks", ids=ending)\n', "        pass\n"
     ),
     "attempts: what needed a dead step is skipped": _shared(
-        "attempts", '        run(connection, "skip", ids=doomed)\n', "        pass\n"
+        "attempts", '        send(connection, "skip", ids=doomed)\n', "        pass\n"
     ),
     "attempts: an optional dead step frees its dependents": _shared(
-        "attempts", '(freed if row["optional"] else doomed).append', "doomed.append"
+        "attempts", 'for row in rows[Bury] if row["optional"]]', "for row in rows[Bury] if False]"
     ),
-    "attempts: a stranded task is settled": _shared("attempts", "    if ending or stranded:\n", "    if ending:\n"),
+    "attempts: a stranded task is settled": _shared(
+        "attempts", "sorted({*ending, *stranded} - grown)", "sorted({*ending} - grown)"
+    ),
     "prune: not what lives": _shared(
         "prune",
         "where t.finished_at < clock_timestamp()",

@@ -1,0 +1,50 @@
+"""Every hot statement finds its rows by index, as Postgres plans it: on empty tables, where estimates are worst."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine
+
+from shared_state.engine import transaction
+from shared_state.statements import load
+
+HOT = (
+    "accept", "accept_plan", "approve", "claim", "create_steps", "create_tasks", "expired", "heartbeat", "lock_tasks",
+    "propose", "settle_tasks", "stage", "wake",
+)  # fmt: skip
+
+
+def explain(engine: Engine, text: str) -> dict[str, Any]:
+    """The generic plan under the settings that every connection of the product has."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text)
+    with transaction(engine) as connection:
+        driver: Any = connection.connection.driver_connection
+        asked = sql.SQL("explain (generic_plan, format json) " + numbered)  # type: ignore[arg-type]
+        (row,) = psycopg.ClientCursor(driver).execute(asked).fetchall()
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node that reads a table."""
+    if "Scan" in plan["Node Type"] and "Relation Name" in plan:
+        yield plan
+    for below in plan.get("Plans", ()):
+        yield from scans(below)
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_it_reads_tables_by_index_only(engine: Engine, name: str) -> None:
+    for scan in scans(explain(engine, load(name))):
+        assert scan["Node Type"] in ("Index Scan", "Index Only Scan"), scan
+        assert "Index Cond" in scan, f"all of {scan['Index Name']} is read: {scan.get('Filter')}"
+
+
+def test_a_statement_that_scans_is_found(engine: Engine) -> None:
+    (scan,) = scans(explain(engine, "select * from steps where agent = %(agent)s"))
+    assert "Index Cond" not in scan
