@@ -55,9 +55,6 @@ class SafeQoS(kombu_redis.QoS):
         self._told_at = 0.0
 
     def can_consume(self) -> bool:
-        """Asked at every turn of the event loop."""
-        if self._acknowledged and time.monotonic() - self._told_at > ACKNOWLEDGE_SECONDS:
-            self.acknowledge()
         return not self.channel.quarantine.is_full and bool(super().can_consume())
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -73,9 +70,10 @@ class SafeQoS(kombu_redis.QoS):
             self._acknowledged.append(delivery_tag)
             virtual.QoS.ack(self, delivery_tag)
 
-    def acknowledge(self) -> None:
-        """Tell Redis what was acknowledged since the last time."""
-        if self._acknowledged and not self.channel.is_cut_off:
+    def acknowledge(self, *, after_seconds: float = 0.0) -> None:
+        """Tell Redis what was acknowledged, where it was last told longer ago than `after_seconds`."""
+        due = time.monotonic() - self._told_at >= after_seconds
+        if self._acknowledged and due and not self.channel.is_cut_off:
             self._tell({})
 
     def _tell(self, noted: Mapping[str, str]) -> None:
@@ -285,6 +283,15 @@ class SafeChannel(kombu_redis.Channel):
 
 class SafeTransport(kombu_redis.Transport):
     Channel = SafeChannel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)
+        loop.on_tick.add(self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        """At every turn of the event loop, also while no queue is consumed any more."""
+        for channel in self.channels:
+            channel.qos.acknowledge(after_seconds=ACKNOWLEDGE_SECONDS)
 
 
 def _rename_unless(client: Any, key: str, expected: str, aside: str) -> str | None:

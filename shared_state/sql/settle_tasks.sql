@@ -11,7 +11,8 @@ with ending as (
         and t.state in ('planning', 'running', 'waiting', 'cancelling') -- guard: not ended
         and not exists ( -- guard: no open step
             select 1 from steps s
-            where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting'))
+            where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting')
+            offset 0) -- so that it stays a look by key for each task, and does not become a join of all open steps
 ), ended as (
     update tasks t
     set state = case

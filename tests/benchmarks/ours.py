@@ -99,14 +99,16 @@ class Ours:
         return self._submit([tasks.Submission(team=self.team, plan=plan)])[0]
 
     def finished(self, ids: Collection[str]) -> set[str]:
+        # `offset 0` keeps the condition out of the choice of an index: by key, however many tasks have ended.
         rows = self._eye.execute(
-            "select id, state, finished_at from tasks where id = any(%s::uuid[])", [list(ids)]
+            """select id, state from (select * from tasks where id = any(%s::uuid[]) offset 0) t
+            where finished_at is not null""",
+            [list(ids)],
         ).fetchall()
-        ended = [(task_id, state) for task_id, state, finished_at in rows if finished_at is not None]
-        for task_id, state in ended:
+        for task_id, state in rows:
             if state != "succeeded":
                 raise RuntimeError(f"task {task_id} of a benchmark has {state}")
-        return {str(task_id) for task_id, _ in ended}
+        return {str(task_id) for task_id, _ in rows}
 
     def wait(self, task_id: str) -> None:
         """Until a task has ended. Raises `Stalled` after a minute."""

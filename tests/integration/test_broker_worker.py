@@ -483,7 +483,7 @@ def test_nothing_is_acknowledged_before_it_is_stored(
     client.lpush("execute", dumped(forged()), b"hello")
     wait_for(lambda: "not stored yet" in worker.log(), worker, "storing fails")
     prove_alive(worker, publisher)
-    assert client.hlen("unacked") == 1, "the forged message is held by Redis while it is not stored"
+    wait_for(lambda: client.hlen("unacked") == 1, worker, "the forged message alone is held by Redis")
     assert worker.stored == []
     down.unlink()
     wait_for(lambda: len(worker.stored) == 2, worker, "both are stored")
