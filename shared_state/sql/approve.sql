@@ -8,15 +8,16 @@ with given as (
     select g.*
     from given g
     cross join lateral (
-        select
+        select s.cancel_requested_at, s.lease_until, s.state
         from steps s
         where s.id = g.id
             and s.epoch = g.epoch -- guard: epoch
-            and s.state = 'reviewing' -- guard: reviewing
-            and s.lease_until is not null -- guard: held
-            and s.cancel_requested_at is null -- guard: not cancelled
+        offset 0
         for update -- guard: row lock
     ) s
+    where s.state = 'reviewing' -- guard: reviewing
+        and s.lease_until is not null -- guard: held
+        and s.cancel_requested_at is null -- guard: not cancelled
 ), pending as (
     select l.*, p.epoch as proposal_epoch
     from locked l

@@ -6,13 +6,14 @@ with wanted as (
     select w.*
     from wanted w
     cross join lateral (
-        select
+        select s.state, s.lease_until
         from steps s
         where s.id = w.id
             and s.epoch = w.epoch -- guard: epoch
-            and (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) -- guard: claimable
+        offset 0
         for update -- guard: row lock
     ) s
+    where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) -- guard: claimable
 ), claimed as (
     update steps s
     set state = case s.state when 'ready' then 'running' else 'reviewing' end,
@@ -23,7 +24,7 @@ with wanted as (
     where s.id = l.id
     returning s.*
 ), dequeued as (
-    delete from outbox o using claimed c where o.step_id = c.id
+    delete from outbox where step_id = any (array(select id from claimed))
 ), begun as (
     insert into attempts (step_id, epoch, tenant_id, task_id, role, agent, attempt, worker, state)
     select id, epoch, tenant_id, task_id,

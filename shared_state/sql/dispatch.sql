@@ -48,6 +48,5 @@ with recursive queues as (
 )
 update outbox o
 set published_at = clock_timestamp(), publish_count = o.publish_count + 1
-from chosen
-where o.step_id = chosen.step_id
+where o.step_id = any (array(select step_id from chosen))
 returning o.step_id, o.epoch, o.queue, o.kind, o.traceparent, true as published;

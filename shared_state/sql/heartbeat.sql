@@ -8,13 +8,14 @@ with held as (
     select h.*
     from held h
     cross join lateral (
-        select
+        select s.lease_until
         from steps s
         where s.id = h.id
             and s.epoch = h.epoch -- guard: epoch
-            and s.lease_until is not null -- guard: held
+        offset 0
         for update -- guard: row lock
     ) s
+    where s.lease_until is not null -- guard: held
 ), extended as (
     update steps s
     set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)

@@ -8,14 +8,15 @@ with given as (
     select g.*
     from given g
     cross join lateral (
-        select
+        select s.cancel_requested_at, s.state
         from steps s
         where s.id = g.id
             and s.epoch = g.epoch -- guard: epoch
-            and s.state = 'running' -- guard: running
-            and s.cancel_requested_at is null -- guard: not cancelled
+        offset 0
         for update -- guard: row lock
     ) s
+    where s.state = 'running' -- guard: running
+        and s.cancel_requested_at is null -- guard: not cancelled
 ), proposed as (
     update steps s
     set state = 'reviewing', epoch = s.epoch + 1, attempt_count = 0, lease_until = null, worker = null,

@@ -11,6 +11,5 @@ with late as (
 )
 update outbox o
 set published_at = clock_timestamp(), publish_count = o.publish_count + 1
-from late
-where o.step_id = late.step_id
+where o.step_id = any (array(select step_id from late))
 returning o.step_id, o.epoch, o.queue, o.kind, o.traceparent, true as published;

@@ -1,18 +1,19 @@
 -- End the tasks that have no open step left. Their rows are locked before this statement took its snapshot.
+-- `offset 0` keeps each look at a task's steps one by key.
 with ending as (
     select t.id,
         exists (select 1 from steps s
-            where s.task_id = t.id and s.state in ('dead', 'failed') and not s.optional) as broken,
+            where s.task_id = t.id and s.state in ('dead', 'failed') and not s.optional offset 0) as broken,
         exists (select 1 from steps s
             where s.task_id = t.id
-                and (s.degraded is not null or s.optional and s.state in ('dead', 'failed', 'skipped'))) as degraded
+                and (s.degraded is not null or s.optional and s.state in ('dead', 'failed', 'skipped')) offset 0) as degraded
     from tasks t
     where t.id = any (%(ids)s::uuid[])
         and t.state in ('planning', 'running', 'waiting', 'cancelling') -- guard: not ended
         and not exists ( -- guard: no open step
             select 1 from steps s
             where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting')
-            offset 0) -- so that it stays a look by key for each task, and does not become a join of all open steps
+            offset 0)
 ), ended as (
     update tasks t
     set state = case
