@@ -71,7 +71,7 @@ def decide_failure(
     to: Literal["ready", "reviewing"] = "reviewing" if assignment.role is Role.REVIEWER else "ready"
     if failure.code == "worker.stopped":
         # The worker was told to stop; the step did nothing wrong, and dies of something else if at all.
-        return Return(to=to, failure=failure)
+        return Return(to=to, failure=failure, counted=False)
     rule = team.retry_for(assignment.agent, failure.code)
     if not failure.can_retry or assignment.attempt >= rule.attempts:
         return Bury(failure=failure, expired=expired)

@@ -54,6 +54,8 @@ class Return(Frozen):
     after_seconds: float = 0.0
     failure: Failure
     rejected: bool = False
+    counted: bool = True
+    """False where the step had no part in it: the attempt does not count against the step's bound."""
     output: Any = None
     """The refused output, kept in quarantine for people to read; null after a failure."""
     feedback: tuple[Reason, ...] = ()

@@ -6,7 +6,7 @@ answer: that is the race lost, never an error.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -30,7 +30,7 @@ from contracts.settlements import (
 from contracts.teams import Role, Team
 from contracts.topology import MessageKind
 from contracts.verdicts import Reason
-from shared_state.engine import new_id, retrying
+from shared_state.engine import LostRace, new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import create_steps, plan_rows
 from shared_state.statements import Cursor, query, rows_of, run, send
@@ -46,6 +46,9 @@ _STATEMENTS: Mapping[type[Settlement], str] = {
     Abandon: "abandon",
     AcceptPlan: "accept_plan",
 }
+_LOCK_OUT_OF_ORDER = """select id from tasks where id = any (%(ids)s::uuid[]) order by id
+    for no key update skip locked"""
+"""Steps are locked already, so this must not wait: whoever holds the task may be waiting for them."""
 
 
 @dataclass(frozen=True)
@@ -159,25 +162,20 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
         woken = run(connection, "wake", ids=parents, direct=direct)
         wakeups.extend(wakeups_of(connection, [row for row in woken if row["step_id"] is not None]))
         stranded = {row["stranded_task_id"] for row in woken if row["step_id"] is None} - set(ending)
-    if stranded:
-        # Out of the lock order, and rare: a deadlock here is only a transaction to try again.
-        run(connection, "lock_tasks", ids=sorted(stranded))
+    if stranded and len(query(connection, _LOCK_OUT_OF_ORDER, ids=sorted(stranded))) < len(stranded):
+        raise LostRace("a task whose last step this may be is held by somebody else")
     over = sorted({*ending, *stranded} - grown)
     if over:
         send(connection, "settle_tasks", ids=over)
     return Settled(frozenset(done), wakeups)
 
 
-def is_settled(engine: Engine, keys: Iterable[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+def is_settled(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
     """Which attempts ended by a settlement: asked after a COMMIT whose answer was lost, when both are possible."""
-    wanted = list(keys)
     sql = """select a.step_id, a.epoch from attempts a
         join unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch)
         on a.step_id = w.id and a.epoch = w.epoch where a.state not in ('running', 'expired', 'cancelled')"""
-    rows = retrying(
-        engine,
-        lambda connection: query(connection, sql, ids=[key[0] for key in wanted], epochs=[key[1] for key in wanted]),
-    )
+    rows = query(connection, sql, ids=[key[0] for key in keys], epochs=[key[1] for key in keys])
     return {(row["step_id"], row["epoch"]) for row in rows}
 
 
@@ -231,6 +229,7 @@ def _item(settling: Settling) -> dict[str, Any]:
                 "target": settlement.to,
                 "after_seconds": settlement.after_seconds,
                 "rejected": settlement.rejected,
+                "counted": settlement.counted,
                 "expired": settlement.expired,
                 "attempt_state": _attempt_state(assignment, settlement),
                 "failure": settlement.failure.model_dump(mode="json"),

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _CONFLICTS = {"40001", "40P01"}
 """serialization_failure and deadlock_detected: the whole transaction may be tried again."""
-_ATTEMPTS = 8
+_ATTEMPTS = 10
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, WrappedOperationalError, WrappedInterfaceError, PoolTimeout)
 _IDLE_SECONDS = 1.0
 """A connection that was not used for this long is tried before it is handed out: Postgres may have been restarted."""
@@ -101,17 +101,24 @@ def pipelined(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
+class LostRace(Exception):
+    """What the transaction needs is held by another that may wait for this one: let go of all of it, then try again."""
+
+
 def retrying(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run `work` in a pipelined transaction, again from the start when Postgres reports a deadlock or a lost race."""
+    """Run `work` in a pipelined transaction, again from the start when Postgres reports a deadlock or a race is lost.
+
+    Raises `Unavailable` when that does not end: it says nothing about the data, so nobody's work is to blame.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             with pipelined(engine) as connection:
                 return work(connection)
-        except (psycopg.Error, DBAPIError) as error:
-            if not is_conflict(error) or attempt == _ATTEMPTS - 1:
+        except (psycopg.Error, DBAPIError, LostRace) as error:
+            if not is_conflict(error):
                 raise
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))
-    raise AssertionError("unreachable")
+            time.sleep(random.uniform(0, 0.005 * 2**attempt))
+    raise Unavailable("the database is busy: the same rows are changed by others again and again")
 
 
 @contextmanager
@@ -125,7 +132,7 @@ def _away_is_unavailable() -> Iterator[None]:
 
 
 def is_conflict(error: Exception) -> bool:
-    return getattr(getattr(error, "orig", error), "sqlstate", None) in _CONFLICTS
+    return isinstance(error, LostRace) or getattr(getattr(error, "orig", error), "sqlstate", None) in _CONFLICTS
 
 
 def new_id() -> UUID:

@@ -17,6 +17,10 @@ from shared_state.statements import query, run
 from shared_state.tasks import cancel_overdue
 from shared_state.teams import load_team
 
+_UNPUBLISH_ALL = """update outbox set published_at = null, publish_count = 0 where step_id = any (array(
+    select step_id from outbox where published_at is not null for update skip locked))"""
+"""What somebody claims at this moment is not waited for: the claim holds its step, and steps come first."""
+
 
 def sweep(engine: Engine, *, limit: int = 200) -> tuple[int, list[Wakeup]]:
     """Recover lapsed leases and end overdue tasks. Returns how many leases were recovered, and what to publish."""
@@ -54,7 +58,7 @@ def _sweep_leases(connection: Connection, limit: int) -> Settled:
 def _publish_again(connection: Connection) -> None:
     """Messages that a worker had received and not yet claimed go with it; nobody knows which. So whatever is out
     unclaimed is published again, and the claim drops the duplicates."""
-    query(connection, "update outbox set published_at = null, publish_count = 0 where published_at is not null")
+    query(connection, _UNPUBLISH_ALL)
     query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
 
 

@@ -171,27 +171,21 @@ class Batcher:
                 lambda connection: transaction.work(connection, self._worker, self._lease_seconds),
             )
             claimed = read_claimed()
-            written = self._written(transaction.settled, batch)
         except BaseException:
             transaction.roll_back()
             raise
         self._publish(transaction.left)
-        by_step = {assignment.step_id: assignment for assignment in claimed}
+        by_step = {(assignment.step_id, assignment.epoch): assignment for assignment in claimed}
         for claiming in batch.claims:
             # Popped, so that two messages that name the same step do not both get it.
-            mine = [by_step.pop(ref.id, None) for ref in claiming.refs]
+            mine = [by_step.pop((ref.id, ref.epoch), None) for ref in claiming.refs]
             _answer(claiming.then, Claimed([each for each in mine if each is not None], asked_at))
         taken_on = list(by_step.values())
         self._slots.give(transaction.unneeded(len(taken_on)))
         shares = transaction.share_out(taken_on)
         for settling in batch.settles:
             share = shares.get(settling.settling.key, ())
-            _answer(settling.then, Written(settling.settling.key in written, Claimed(share, asked_at)))
-
-    def _written(self, settled: Settled, batch: _Batch) -> set[tuple[UUID, int]]:
-        """What a COMMIT whose answer was lost has written may now seem stale: it is ours all the same."""
-        missing = [each.settling.key for each in batch.settles if each.settling.key not in settled.done]
-        return set(settled.done) | (is_settled(self._engine, missing) if missing else set())
+            _answer(settling.then, Written(settling.settling.key in transaction.written, Claimed(share, asked_at)))
 
 
 class _Transaction:
@@ -199,6 +193,8 @@ class _Transaction:
 
     def __init__(self, slots: Slots, queues: frozenset[str], peers: int, batch: _Batch) -> None:
         self.settled = Settled(frozenset(), [])
+        self.written: set[tuple[UUID, int]] = set()
+        """Attempts whose settlement stands, now or by an earlier try whose COMMIT was not answered."""
         self.left: list[Wakeup] = []
         self._slots = slots
         self._queues = queues
@@ -213,6 +209,8 @@ class _Transaction:
         if self._batch.settles:
             settlings = [each.settling for each in self._batch.settles]
             self.settled = settle(connection, settlings, direct=DIRECT_LIMIT + self._slots.free)
+            missing = [each.key for each in settlings if each.key not in self.settled.done]
+            self.written = {*self.settled.done, *(is_settled(connection, missing) if missing else ())}
             taken, self.left = self._choose()
             refs |= {(each.step_id, each.epoch): StepRef(id=each.step_id, epoch=each.epoch) for each in taken}
         if not refs:

@@ -1,11 +1,12 @@
 -- Put steps back: after a failure, a lapsed lease, or a refused output. A new epoch, so the old holder is fenced off.
--- A refusal starts the count of attempts anew (rejections have their own bound); a step due later is the stager's.
+-- A refusal starts the count of attempts anew (rejections have their own bound), and what the step had no part in does
+-- not count; a step due later is the stager's.
 with given as (
     select *
     from jsonb_to_recordset(%(items)s::jsonb) as g (
-        id uuid, epoch bigint, target text, after_seconds double precision, rejected boolean, expired boolean,
-        attempt_state text, failure jsonb, output jsonb, feedback jsonb, verdicts jsonb, log_tail text, code_hash text,
-        seconds real)
+        id uuid, epoch bigint, target text, after_seconds double precision, rejected boolean, counted boolean,
+        expired boolean, attempt_state text, failure jsonb, output jsonb, feedback jsonb, verdicts jsonb, log_tail text,
+        code_hash text, seconds real)
 ), locked as (
     select g.*
     from steps s
@@ -20,7 +21,7 @@ with given as (
     update steps s
     set state = g.target, epoch = s.epoch + 1, lease_until = null, worker = null, ready_at = clock_timestamp(),
         due_at = case when g.after_seconds > 0 then clock_timestamp() + make_interval(secs => g.after_seconds) end,
-        attempt_count = case when g.rejected then 0 else s.attempt_count end,
+        attempt_count = case when g.rejected then 0 else s.attempt_count - (not g.counted)::int end,
         rejection_count = s.rejection_count + g.rejected::int,
         feedback = coalesce(g.feedback, s.feedback)
     from locked g

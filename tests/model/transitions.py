@@ -295,7 +295,7 @@ def _returned(task: Task, step: Step, settlement: Return) -> tuple[Task, frozens
     task = _quarantine(task, step, settlement)
     back = step._replace(
         state=StepState(settlement.to), epoch=step.epoch + 1, lease=None, worker=None,
-        attempts=0 if settlement.rejected else step.attempts,
+        attempts=0 if settlement.rejected else step.attempts - (not settlement.counted),
         rejections=step.rejections + settlement.rejected,
         feedback=settlement.feedback[0].code if settlement.feedback else step.feedback,
         due="later" if settlement.after_seconds > 0 else None,

@@ -101,7 +101,7 @@ CHECKS: dict[str, Check] = {
         "sweep", "where worker = %(worker)s and lease_until is not null", "where lease_until is not null"
     ),
     "sweep: lost messages wait for the relay": _shared(
-        "sweep", "set published_at = null, publish_count = 0 where published_at is not null", "set publish_count = 0"
+        "sweep", "set published_at = null, publish_count = 0 where", "set publish_count = 0 where"
     ),
     "dead letters: the tenant's own": _shared("dead_letters", "where l.tenant_id = %(tenant)s and l.id", "where l.id"),
     "dead letters: not of a cancelled task": _shared(
