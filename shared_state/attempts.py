@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.assignments import Answer, Assignment
 from contracts.messages import StepRef
@@ -30,10 +30,11 @@ from contracts.settlements import (
 from contracts.teams import Role, Team
 from contracts.topology import MessageKind
 from contracts.verdicts import Reason
+from shared_state.connection import Connection, Reply
 from shared_state.engine import LostRace, new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import create_steps, plan_rows
-from shared_state.statements import Cursor, query, rows_of, run, send
+from shared_state.statements import query, run, send
 from shared_state.teams import load_team
 
 _STATEMENTS: Mapping[type[Settlement], str] = {
@@ -111,7 +112,7 @@ def begin_claim(
         worker=worker,
         lease_seconds=lease_seconds,
     )
-    return lambda: [assignment_of(row) for row in rows_of(sent)]
+    return lambda: [assignment_of(row) for row in sent.rows()]
 
 
 def extend(engine: Engine, held: Sequence[Held], *, lease_seconds: float) -> dict[tuple[UUID, int], bool]:
@@ -143,7 +144,7 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
         send(connection, "lock_tasks", ids=ending)
     # All are under way before the first answer is waited for.
     sent = {kind: _send(connection, name, groups[kind]) for kind, name in _STATEMENTS.items() if groups[kind]}
-    rows = defaultdict(list, {kind: rows_of(cursor) for kind, cursor in sent.items()})
+    rows = defaultdict(list, {kind: cursor.rows() for kind, cursor in sent.items()})
     done = {(row["id"], row["epoch"]) for answer in rows.values() for row in answer}
     wakeups = [_wakeup_of(row) for row in (*rows[Propose], *rows[Return]) if row["published"]]
     freed = [row["id"] for kind in (Accept, Approve) for row in rows[kind]]
@@ -206,7 +207,7 @@ def assignment_of(row: Mapping[str, Any]) -> Assignment:
     )
 
 
-def _send(connection: Connection, name: str, settlings: Sequence[Settling]) -> Cursor:
+def _send(connection: Connection, name: str, settlings: Sequence[Settling]) -> Reply:
     items = [_item(settling) for settling in settlings]
     return send(connection, name, items=json.dumps(items, allow_nan=False))
 

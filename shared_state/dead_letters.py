@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import Conflict, InvalidInput, NotFound, OrchestratorError
 from shared_state.broker.quarantine import BadMessage
+from shared_state.connection import Connection
 from shared_state.engine import new_id, retrying, transaction
 from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.plan_steps import check_input

@@ -9,11 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import Conflict, InvalidInput
 from contracts.messages import STEPS_LIMIT
 from contracts.topology import MessageKind
+from shared_state.connection import Connection
 from shared_state.dead_letters import Redriven, lock
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import wakeups_of

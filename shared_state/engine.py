@@ -14,15 +14,16 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import InterfaceError as WrappedInterfaceError
 from sqlalchemy.exc import OperationalError as WrappedOperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from contracts.errors import Unavailable
 from contracts.ids import uuid7
+from shared_state.connection import Connection
 
 T = TypeVar("T")
 
@@ -85,20 +86,35 @@ def _try_idle(connection: psycopg.Connection, record: Any, _proxy: Any) -> None:
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: committed at the end, rolled back on any error. Raises `Unavailable` when Postgres is away."""
-    with _away_is_unavailable(), engine.begin() as connection:
-        yield connection
+    with away_is_unavailable():
+        pooled = engine.raw_connection()
+        try:
+            connection = _connection_of(pooled)
+            try:
+                connection.begin()
+                yield connection
+                connection.commit()
+            except BaseException:
+                _roll_back(connection, pooled)
+                raise
+        finally:
+            pooled.close()
 
 
-@contextmanager
-def pipelined(engine: Engine) -> Iterator[Connection]:
-    """The same, with fewer round trips: nothing is waited for that nobody reads, and so neither is BEGIN, nor COMMIT
-    apart from the last statement. Only for what goes through `statements`."""
-    with _away_is_unavailable(), engine.connect() as connection:
-        driver: psycopg.Connection[Any] | None = connection.connection.driver_connection
-        if driver is None:
-            raise RuntimeError("the connection was closed")
-        with driver.pipeline(), connection.begin():
-            yield connection
+def _connection_of(pooled: PoolProxiedConnection) -> Connection:
+    """The one of this driver's connection, with what it has prepared."""
+    known: Connection | None = pooled.info.get("connection")
+    if known is None:
+        driver: Any = pooled.driver_connection
+        known = pooled.info["connection"] = Connection(driver)
+    return known
+
+
+def _roll_back(connection: Connection, pooled: PoolProxiedConnection) -> None:
+    try:
+        connection.roll_back()
+    except psycopg.Error:
+        pooled.invalidate()
 
 
 class LostRace(Exception):
@@ -106,13 +122,13 @@ class LostRace(Exception):
 
 
 def retrying(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run `work` in a pipelined transaction, again from the start when Postgres reports a deadlock or a race is lost.
+    """Run `work` in a transaction, again from the start when Postgres reports a deadlock or a race is lost.
 
     Raises `Unavailable` when that does not end: it says nothing about the data, so nobody's work is to blame.
     """
     for attempt in range(_ATTEMPTS):
         try:
-            with pipelined(engine) as connection:
+            with transaction(engine) as connection:
                 return work(connection)
         except (psycopg.Error, DBAPIError, LostRace) as error:
             if not is_conflict(error):
@@ -122,7 +138,7 @@ def retrying(engine: Engine, work: Callable[[Connection], T]) -> T:
 
 
 @contextmanager
-def _away_is_unavailable() -> Iterator[None]:
+def away_is_unavailable() -> Iterator[None]:
     try:
         yield
     except _AWAY as error:

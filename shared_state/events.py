@@ -9,9 +9,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from contracts.errors import InvalidInput
+from shared_state.connection import Connection
 from shared_state.statements import query
 
 _COLUMNS = (

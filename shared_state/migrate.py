@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
 from contracts.errors import Misconfigured
-from shared_state.engine import make_engine, transaction
+from shared_state.engine import away_is_unavailable, make_engine
 
 _LOCK = 0x6F726368
 """Advisory lock: two processes that migrate at once run one after the other."""
@@ -19,7 +19,7 @@ def upgrade(database_url: str) -> None:
     """Run the missing revisions. Safe to call from several processes at once."""
     engine = make_engine(database_url, pool_size=0)
     config = _config()
-    with transaction(engine) as connection:
+    with away_is_unavailable(), engine.begin() as connection:
         connection.exec_driver_sql("set lock_timeout = '60s'")
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
         config.attributes["connection"] = connection
@@ -27,7 +27,7 @@ def upgrade(database_url: str) -> None:
 
 
 def current_revision(engine: Engine) -> str | None:
-    with transaction(engine) as connection:
+    with away_is_unavailable(), engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 

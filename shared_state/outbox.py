@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import Unavailable
 from contracts.messages import Message, StepRef, chunk_refs
 from contracts.topology import MessageKind
+from shared_state.connection import Connection
 from shared_state.engine import new_id, transaction
 from shared_state.statements import query, run
 

@@ -8,15 +8,15 @@ from typing import Any
 from uuid import UUID
 
 import jsonschema_rs
-from sqlalchemy import Connection
 
 from contracts.plans import Plan, Step, order_plan
 from contracts.teams import Team
 from contracts.topology import queue_of
 from contracts.verdicts import Reason
+from shared_state.connection import Connection
 from shared_state.engine import new_id
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeup_of, wakeups_of
-from shared_state.statements import rows_of, send
+from shared_state.statements import send
 
 
 def plan_rows(plan: Plan, team: Team, tenant: str, task_id: UUID) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -97,8 +97,8 @@ def begin_steps(
     sent = send(connection, "create_steps", steps=json.dumps(steps), needs=json.dumps(needs), direct=direct)
     ready = Counter(step["task_id"] for step in steps if not step["needs_left"])
     if max(ready.values(), default=0) <= direct:
-        return lambda: [wakeup_of(row) for row in rows_of(sent)]
-    wakeups = wakeups_of(connection, rows_of(sent))
+        return lambda: [wakeup_of(row) for row in sent.rows()]
+    wakeups = wakeups_of(connection, sent.rows())
     return lambda: wakeups
 
 

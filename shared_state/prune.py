@@ -34,5 +34,5 @@ def prune(
     for table, sql in _STATEMENTS.items():
         with transaction(engine) as connection:
             parameters = {"days": retention_days, "dead_letter_days": dead_letter_days, "limit": limit}
-            counts[table] = connection.exec_driver_sql(sql, parameters).rowcount
+            counts[table] = connection.send(sql, parameters).count()
     return counts

@@ -2,9 +2,10 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import Conflict, NotFound
+from shared_state.connection import Connection
 from shared_state.engine import retrying
 from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.statements import query, run

@@ -8,11 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
-from sqlalchemy import Connection
-
-Cursor = psycopg.Cursor[dict[str, Any]]
+from shared_state.connection import Connection, Reply
 
 
 @cache
@@ -32,26 +28,9 @@ def run(connection: Connection, name: str, **parameters: Any) -> list[dict[str, 
 
 def query(connection: Connection, sql: str, **parameters: Any) -> list[dict[str, Any]]:
     """Run SQL written where it is used: for reads too small or too variable to deserve a file."""
-    return rows_of(_execute(connection, sql, parameters))
+    return connection.send(sql, parameters).rows()
 
 
-def send(connection: Connection, name: str, **parameters: Any) -> Cursor:
-    """Run one named statement without waiting, where the transaction is pipelined: `rows_of` reads what it answered,
-    even after the commit. Its error, if any, is raised by whatever is waited for next."""
-    return _execute(connection, load(name), parameters)
-
-
-def rows_of(cursor: Cursor) -> list[dict[str, Any]]:
-    try:
-        return cursor.fetchall()
-    except psycopg.ProgrammingError as error:
-        if error.sqlstate is not None:
-            raise
-        return []  # the driver's own complaint: the statement returns no rows
-
-
-def _execute(connection: Connection, sql: str, parameters: dict[str, Any]) -> Cursor:
-    driver: psycopg.Connection[Any] | None = connection.connection.driver_connection
-    if driver is None:
-        raise RuntimeError("the connection was closed")
-    return driver.cursor(row_factory=dict_row).execute(sql, parameters, prepare=True)
+def send(connection: Connection, name: str, **parameters: Any) -> Reply:
+    """Run one named statement without waiting: its reply may be read later, even after the commit."""
+    return connection.send(load(name), parameters)

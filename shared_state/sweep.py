@@ -4,13 +4,14 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.assignments import Assignment
 from contracts.errors import Failure
 from contracts.policy import decide_failure
 from contracts.settlements import Abandon, Settlement
 from shared_state.attempts import Settled, Settling, assignment_of, settle
+from shared_state.connection import Connection
 from shared_state.engine import retrying
 from shared_state.outbox import CHANNEL, Wakeup
 from shared_state.statements import query, run

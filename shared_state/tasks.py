@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import Conflict, InvalidInput, NotFound, OrchestratorError
 from contracts.plans import Plan, check_plan
 from contracts.teams import Team
 from contracts.verdicts import Reason
+from shared_state.connection import Connection
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import Wakeup
 from shared_state.plan_steps import begin_steps, check_input, check_inputs, plan_rows, step_row

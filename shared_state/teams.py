@@ -4,10 +4,11 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import NotFound
 from contracts.teams import Team
+from shared_state.connection import Connection
 from shared_state.engine import transaction
 from shared_state.statements import query
 from shared_state.team_files import find_teams, read_team

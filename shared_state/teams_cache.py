@@ -2,9 +2,10 @@
 
 import threading
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.teams import Team
+from shared_state.connection import Connection
 from shared_state.engine import transaction
 from shared_state.teams import head_digest, load_team
 

@@ -57,9 +57,9 @@ def violations(engine: Engine, *, limit: int = 100) -> list[Violation]:
     """Everything that is wrong at one moment, at most `limit` rows an invariant. Empty means healthy."""
     found: list[Violation] = []
     with transaction(engine) as connection:
-        connection.exec_driver_sql("set transaction isolation level repeatable read, read only")
+        query(connection, "set transaction isolation level repeatable read, read only")
         for setting in ("statement_timeout = '300s'", *_WHOLE_TABLES):
-            connection.exec_driver_sql(f"set local {setting}")
+            query(connection, f"set local {setting}")
         for each in invariants():
             body = each.sql.strip().rstrip(";")
             rows = query(connection, f"select * from ({body}) v (id, text) limit {int(limit)}")

@@ -15,13 +15,14 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.assignments import Assignment
 from contracts.errors import Unavailable
 from contracts.messages import StepRef
 from contracts.settlements import Return
 from shared_state.attempts import Settled, Settling, begin_claim, is_settled, settle
+from shared_state.connection import Connection
 from shared_state.engine import retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup
 from workers.slots import Slots

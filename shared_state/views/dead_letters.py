@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from contracts.errors import CODES
+from shared_state.connection import Connection
 from shared_state.dead_letters import unknown
 from shared_state.shapes import (
     Blocked,

@@ -2,8 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection
-
+from shared_state.connection import Connection
 from shared_state.shapes import Attempt, Event, Proposal, QueueEntry
 from shared_state.statements import query
 from shared_state.views import fields

@@ -1,8 +1,7 @@
 """The installation: the workers that run, and the queues they serve."""
 
-from sqlalchemy import Connection
-
 from contracts.topology import QUEUE_OF_ROLE
+from shared_state.connection import Connection
 from shared_state.shapes import Queue, Worker
 from shared_state.statements import query, run
 from shared_state.views import fields

@@ -2,9 +2,8 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from contracts.errors import NotFound
+from shared_state.connection import Connection
 from shared_state.shapes import Question
 from shared_state.statements import query, run
 from shared_state.views import fields

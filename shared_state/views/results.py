@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from contracts.errors import Conflict
 from contracts.states import TASK_TERMINAL
+from shared_state.connection import Connection
 from shared_state.shapes import Result
 from shared_state.statements import query, run
 from shared_state.views import fields, tasks

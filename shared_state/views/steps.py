@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from contracts.errors import NotFound
+from shared_state.connection import Connection
 from shared_state.shapes import Step, StepDetail
 from shared_state.statements import query, run
 from shared_state.views import dead_letters, fields, history, questions, tasks

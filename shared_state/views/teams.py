@@ -1,8 +1,7 @@
 """Teams: those that new tasks can name, and the versions of one."""
 
-from sqlalchemy import Connection
-
 from contracts.errors import NotFound
+from shared_state.connection import Connection
 from shared_state.shapes import Team, TeamDetail
 from shared_state.statements import query, run
 from shared_state.views import fields

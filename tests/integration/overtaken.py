@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection
-
+from shared_state.connection import Connection
+from shared_state.engine import transaction
 from tests.integration.driver import Driver
 
 
@@ -33,6 +33,6 @@ class Overtaken:
 @contextmanager
 def overtaken(driver: Driver, first: Callable[[Connection], Any]) -> Iterator[Overtaken]:
     """`first` has written and not yet committed; what the yielded is given waits for it; then it commits."""
-    with ThreadPoolExecutor(1) as pool, driver.engine.begin() as connection:
+    with ThreadPoolExecutor(1) as pool, transaction(driver.engine) as connection:
         first(connection)
         yield Overtaken(driver, connection, pool)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.assignments import Assignment
 from contracts.errors import Conflict, NotFound, Unavailable
@@ -14,6 +14,7 @@ from contracts.settlements import Return, Settlement
 from contracts.states import AttemptState, DeadLetterState, QuestionState, StepState
 from shared_state import dead_letters, questions, sweep, tasks
 from shared_state.attempts import Held, Settled, Settling, claim, extend, settle
+from shared_state.connection import Connection
 from shared_state.engine import retrying, transaction
 from shared_state.outbox import Wakeup, relay, stage
 from shared_state.prune import prune

@@ -15,6 +15,7 @@ from contracts.errors import InvalidInput, Misconfigured, NotFound, Unavailable
 from shared_state import artifacts, keys
 from shared_state.artifacts import ArtifactStore, open_bodies
 from shared_state.engine import transaction
+from shared_state.statements import query
 
 
 @dataclass
@@ -122,7 +123,7 @@ def test_a_store_that_refuses_leaves_no_row(engine: Engine, tmp_path: Path) -> N
     with pytest.raises(Unavailable):
         store.put(b"x")
     with transaction(engine) as connection:
-        assert connection.exec_driver_sql("select count(*) from artifacts").scalar() == 0
+        assert query(connection, "select count(*) as n from artifacts") == [{"n": 0}]
 
 
 def test_bad_urls_and_sizes_are_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

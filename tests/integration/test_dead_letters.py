@@ -226,20 +226,20 @@ def test_a_cancel_that_comes_first_wins_over_a_redrive(driver: Driver) -> None:
     """The redrive has read that the task runs, and waits for the lock that the cancel holds."""
     task_id = driver.submit([{"id": "a"}, {"id": "b"}])
     (letter,) = bury(driver, "a")
-    with ThreadPoolExecutor(1) as pool, transaction(driver.engine) as connection:
-        run(connection, "cancel", task_id=task_id, actor="me", error='{"code": "task.cancelled", "text": "enough"}')
-        run(connection, "clear_cancelled", task_id=task_id)
-        run(connection, "settle_tasks", ids=[task_id])
-        redrive = pool.submit(dead_letters.redrive, driver.engine, "default", [letter], "me")
-        waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-        deadline = threading.Event()
-        for _ in range(500):
-            if driver.query(waiting):
-                break
-            deadline.wait(0.02)
-        else:
-            raise AssertionError("the redrive does not wait for the task's lock")
-        connection.commit()
+    waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(driver.engine) as connection:
+            run(connection, "cancel", task_id=task_id, actor="me", error='{"code": "task.cancelled", "text": "enough"}')
+            run(connection, "clear_cancelled", task_id=task_id)
+            run(connection, "settle_tasks", ids=[task_id])
+            redrive = pool.submit(dead_letters.redrive, driver.engine, "default", [letter], "me")
+            deadline = threading.Event()
+            for _ in range(500):
+                if driver.query(waiting):
+                    break
+                deadline.wait(0.02)
+            else:
+                raise AssertionError("the redrive does not wait for the task's lock")
         with pytest.raises(Conflict):
             redrive.result(10)
     assert driver.states(task_id) == {"a": "dead", "b": "cancelled"}

@@ -10,7 +10,6 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine
 
-from shared_state.engine import transaction
 from shared_state.statements import load
 from tests.integration.driver import Driver
 
@@ -24,7 +23,7 @@ def explain(engine: Engine, text: str) -> dict[str, Any]:
     """The generic plan under the settings that every connection of the product has."""
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text)
-    with transaction(engine) as connection:
+    with engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         asked = sql.SQL("explain (generic_plan, format json) " + numbered)  # type: ignore[arg-type]
         (row,) = psycopg.ClientCursor(driver).execute(asked).fetchall()

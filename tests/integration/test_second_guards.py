@@ -4,12 +4,12 @@ Rows are put into states that cannot be by the transitions; each test's transact
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import Failure
 from contracts.messages import StepRef
@@ -17,6 +17,8 @@ from contracts.settlements import Abandon, Accept, Approve, Ask, Bury, Propose, 
 from contracts.teams import Role
 from shared_state import dead_letters, questions, tasks
 from shared_state.attempts import Settling, settle
+from shared_state.connection import Connection
+from shared_state.engine import transaction
 from shared_state.outbox import _RELAY_LOCK as RELAY_LOCK
 from shared_state.outbox import relay
 from shared_state.statements import query, run
@@ -32,12 +34,15 @@ def driver(engine: Engine) -> Driver:
     return Driver(engine)
 
 
+class _Undo(Exception):
+    """Rolls a transaction back."""
+
+
 @contextmanager
 def undone(driver: Driver) -> Iterator[Connection]:
-    with driver.engine.connect() as connection:
-        transaction = connection.begin()
+    with suppress(_Undo), transaction(driver.engine) as connection:
         yield connection
-        transaction.rollback()
+        raise _Undo
 
 
 def asked(driver: Driver) -> UUID:
@@ -246,7 +251,7 @@ def test_a_dead_letter_is_redriven_by_one_of_two(driver: Driver) -> None:
     parameters: dict[str, Any] = {"ids": [dead(driver)], "actor": "me", "per_second": None, "before": 0}
 
     def redrive() -> Any:
-        with driver.engine.begin() as connection:
+        with transaction(driver.engine) as connection:
             return run(connection, "redrive", **{**parameters, "actor": "somebody later"})
 
     with overtaken(driver, lambda connection: run(connection, "redrive", **parameters)) as late:

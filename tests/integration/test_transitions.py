@@ -18,6 +18,7 @@ from shared_state.attempts import Held, extend
 from shared_state.engine import transaction
 from shared_state.outbox import messages_for, relay, stage
 from shared_state.prune import prune
+from shared_state.statements import query
 from shared_state.tasks import Created, Submission, submit
 from tests.integration.driver import Driver
 
@@ -491,12 +492,11 @@ def test_events_are_read_without_missing_a_late_commit(driver: Driver) -> None:
     """A row with a smaller id that commits later must still be read."""
     task_id = driver.submit([{"id": "a"}])
     insert = "insert into events (tenant_id, task_id, type) values ('default', %(id)s, %(type)s)"
-    with driver.engine.connect() as slow:
-        slow.exec_driver_sql(insert, {"id": task_id, "type": "late"})
+    with transaction(driver.engine) as slow:
+        query(slow, insert, id=task_id, type="late")
         driver.query(insert, id=task_id, type="early")
         seen, cursor = read_types(driver, task_id, None)
         assert "early" not in seen
-        slow.commit()
     more, _ = read_types(driver, task_id, cursor)
     assert more == ["late", "early"]
 

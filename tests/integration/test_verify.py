@@ -7,6 +7,7 @@ from contracts.errors import Failure
 from contracts.settlements import Ask, Bury, Propose
 from shared_state import dead_letters, tasks
 from shared_state.engine import transaction
+from shared_state.statements import query
 from shared_state.verify import invariants, violations
 from tests.integration.driver import Driver
 
@@ -76,11 +77,11 @@ def test_a_violation_is_detected(busy: Driver, name: str) -> None:
     assert violations(busy.engine) == []
     with transaction(busy.engine) as connection:
         # Constraints and triggers would refuse most of this: the invariants must hold without relying on them.
-        connection.exec_driver_sql("set local session_replication_role = replica")
-        connection.exec_driver_sql(SEEDS[name])
+        query(connection, "set local session_replication_role = replica")
+        query(connection, SEEDS[name])
     assert name in {each.invariant for each in violations(busy.engine)}
     with transaction(busy.engine) as connection:
-        connection.exec_driver_sql("truncate tasks, steps, dead_letters cascade")
+        query(connection, "truncate tasks, steps, dead_letters cascade")
 
 
 def test_every_state_at_once_is_healthy_and_can_end(busy: Driver) -> None:
