@@ -36,21 +36,40 @@ from shared_state.broker.quarantine import RAW_LIMIT_BYTES, Quarantine, describe
 
 T = TypeVar("T")
 ACKNOWLEDGE_SECONDS = 0.05
+"""How long what was acknowledged may wait for a message to travel with."""
+_SHARE = 4
+"""Of a backlog a worker takes at most this part at once: the rest is for the others."""
+_TAKE_SHARE = """
+local count = math.min(tonumber(ARGV[1]), math.floor(redis.call('LLEN', KEYS[1]) / tonumber(ARGV[2])))
+if count < 1 then return {} end
+return redis.call('RPOP', KEYS[1], count)
+"""
 _QUEUE_NAME = re.compile(r"^[a-z][a-z0-9_.-]{0,99}$")
 _log = structlog.get_logger(__name__)
+
+
+class _Frame(dict[str, object]):
+    """A frame whose bytes are known, so that nobody has to make them again."""
+
+    def __init__(self, frame: dict[str, object], raw: bytes, queue: str) -> None:
+        super().__init__(frame)
+        self.held = b'[%s, "", "%s"]' % (raw, queue.encode())
+        """As the entry of `unacked` that restores it."""
 
 
 class SafeQoS(kombu_redis.QoS):
     """Acknowledgements: takes nothing more while the quarantine is full, and survives entries that are not ours.
 
-    What is acknowledged travels with the next message that is noted, or by itself soon after: a round trip for each
-    would cost as much as everything else that consuming a message takes.
+    Messages taken together are noted together, and what is acknowledged travels with them, or by itself soon after: a
+    round trip for each would cost as much as everything else that consuming a message takes.
     """
 
     channel: "SafeChannel"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._noted: dict[str, str | bytes] = {}
+        self._gathering = False
         self._acknowledged: deque[str] = deque()
         self._told_at = 0.0
 
@@ -59,10 +78,28 @@ class SafeQoS(kombu_redis.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message as unacknowledged, so that it can be restored."""
-        where = message.delivery_info
-        entry = json.dumps([message._raw, where["exchange"], where["routing_key"]])
-        self._tell({delivery_tag: entry})
+        self._noted[delivery_tag] = _held(message)
         virtual.QoS.append(self, message, delivery_tag)
+        if not self._gathering:
+            self._tell()
+
+    def take(self, key: bytes, queue: str, first: bytes) -> None:
+        """Deliver what was popped from `key` of `queue`, and of a backlog there as much as there is room for."""
+        taken = deque([first])
+        self._gathering = True
+        try:
+            while taken:
+                self.channel.deliver(key, queue, taken[0])
+                taken.popleft()
+                if not taken:
+                    # What is not consumed any more goes back to its queue: there is no end to taking that.
+                    taken.extend(self._tell(more_of=key if queue in self.channel.active_queues else None))
+        except BaseException:
+            if len(taken) > 1:
+                self.channel.plain_client.rpush(key, *list(taken)[:0:-1])
+            raise
+        finally:
+            self._gathering = False
 
     def ack(self, delivery_tag: str) -> None:
         """Over a connection that is gone there is nothing to say: Redis lost the message, or gave it back already."""
@@ -70,23 +107,43 @@ class SafeQoS(kombu_redis.QoS):
             self._acknowledged.append(delivery_tag)
             virtual.QoS.ack(self, delivery_tag)
 
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """What goes back to its queue must have been noted: else its note would come after."""
+        if delivery_tag in self._noted:
+            self._tell()
+        super().reject(delivery_tag, requeue=requeue)
+
     def acknowledge(self, *, after_seconds: float = 0.0) -> None:
         """Tell Redis what was acknowledged, where it was last told longer ago than `after_seconds`."""
         due = time.monotonic() - self._told_at >= after_seconds
         if self._acknowledged and due and not self.channel.is_cut_off:
-            self._tell({})
+            self._tell()
 
-    def _tell(self, noted: Mapping[str, str]) -> None:
+    def _tell(self, more_of: bytes | None = None) -> list[bytes]:
+        """Note, then acknowledge: a message may be over before it is noted. Returns what was taken of `more_of`."""
+        noted, self._noted = self._noted, {}
         over = [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
+        room = self._room() if more_of else 0
+        taken: list[bytes] = []
 
         def tell() -> None:
-            pipe = self.channel.plain_client.pipeline()
+            nonlocal room
+            pipe = self.channel.plain_client.pipeline(transaction=False)
             if noted:
                 now = time.time()
-                pipe.zadd(self.unacked_index_key, dict.fromkeys(noted, now)).hset(self.unacked_key, mapping=noted)
+                pipe.hset(self.unacked_key, mapping=noted).zadd(self.unacked_index_key, dict.fromkeys(noted, now))
             if over:
                 pipe.zrem(self.unacked_index_key, *over).hdel(self.unacked_key, *over)
-            pipe.execute()
+            if room:
+                pipe.eval(_TAKE_SHARE, 1, more_of, room, _SHARE)
+            replies = pipe.execute(raise_on_error=False)
+            if room:
+                more = replies.pop()
+                taken.extend(more if isinstance(more, list) else ())
+                room = 0
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
 
         try:
             self.channel.with_right_types(self._types(), tell)
@@ -94,6 +151,11 @@ class SafeQoS(kombu_redis.QoS):
             self._acknowledged.extendleft(reversed(over))
             raise
         self._told_at = time.monotonic()
+        return taken
+
+    def _room(self) -> int:
+        """How many more messages this worker may hold; none where it may hold any number, or the quarantine is full."""
+        return (self.can_consume_max_estimate() or 0) if self.can_consume() else 0
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
         restore = super().restore_visible
@@ -208,9 +270,7 @@ class SafeChannel(kombu_redis.Channel):
             key, raw = popped
             queue = key.decode("utf-8").rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            frame = self._accept(raw, key, queue)
-            if frame is not None:
-                self.connection._deliver(frame, queue)
+            self.qos.take(key, queue, raw)
             return True
         finally:
             self._in_poll = None
@@ -229,12 +289,18 @@ class SafeChannel(kombu_redis.Channel):
                     return frame
         raise Empty
 
+    def deliver(self, key: bytes, queue: str, raw: bytes) -> None:
+        """Hand a message to its consumer, or to the quarantine."""
+        frame = self._accept(raw, key, queue)
+        if frame is not None:
+            self.connection._deliver(frame, queue)
+
     def _accept(self, raw: bytes, key: bytes | str, queue: str) -> Any:
         """The frame in `raw`, or None after handing the bytes to the quarantine."""
         if queue not in self.guarded_queues:
             return json.loads(raw)
         try:
-            return parse_frame(raw, queue)
+            return _Frame(parse_frame(raw, queue), raw, queue)
         except InvalidMessage as error:
             bad = describe(queue, error.code, error.text, raw, headers_in(raw))
             self.quarantine.put(bad, give_back=partial(self.plain_client.lpush, key, raw))
@@ -307,6 +373,11 @@ def _rename_unless(client: Any, key: str, expected: str, aside: str) -> str | No
 
     client.transaction(rename, key)
     return found[0] if found else None
+
+
+def _held(message: Any) -> str | bytes:
+    frame, where = message._raw, message.delivery_info
+    return frame.held if isinstance(frame, _Frame) else json.dumps([frame, where["exchange"], where["routing_key"]])
 
 
 def _parse_held(held: bytes) -> tuple[dict[str, object], str]:
