@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import PipelineAborted, error_from_result
+from psycopg.errors import InFailedSqlTransaction, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
@@ -154,7 +154,7 @@ class Connection:
             return True
         self._awaited.popleft().result = result
         if result.status == ExecStatus.PIPELINE_ABORTED:
-            raise PipelineAborted("an earlier statement of the transaction has failed")
+            raise InFailedSqlTransaction("an earlier statement of the transaction has failed")
         if result.status not in _GOOD:
             raise error_from_result(result, encoding="utf-8")
         return False
