@@ -122,7 +122,8 @@ class Delivery:
         parcel = _Parcel()
         while waiting and not self._draining.is_set():
             taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
-            if not taken:
+            if not taken or self._draining.is_set():
+                self._slots.give(taken)
                 break
             parcel.add(1)
             self._house.batcher.claim(waiting[:taken], partial(self._claimed, parcel, taken))
@@ -247,7 +248,7 @@ class Delivery:
 
 
 def _put_off(assignment: Assignment, error: Unavailable) -> Return:
-    """The step has done nothing wrong: it goes back without having used up an attempt."""
+    """The step has done nothing wrong: it goes back at once, however many attempts it has had."""
     failure = Failure(code="worker.stopped", text=f"the step could not begin: {error.text}"[:4000])
     return Return(to="reviewing" if assignment.role is Role.REVIEWER else "ready", failure=failure, counted=False)
 
