@@ -9,6 +9,7 @@ without a signature; Flower shows what it shows by asking only.
 """
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,9 @@ from shared_state.broker.wire import unpack
 STORE_SECONDS = 5.0
 """How long a worker that ends waits for its bad messages to be stored before it gives them back."""
 FLUSH_SECONDS = 0.2
+"""How long events wait for others that Flower is told of in the same message."""
 EVENTS_AT_ONCE = 300
+"""When so many wait they go out without waiting longer."""
 
 _QUESTIONS = frozenset(
     {
@@ -54,7 +57,7 @@ class SafeConsumer(Consumer):
         self._quarantine = quarantine
         self._keys = keys
         self._stored: deque[Any] = deque()
-        self._flush_planned = False
+        self._flush_at = 0.0
         super().__init__(*args, **options)
         for step in self.steps:
             if isinstance(step, Control):
@@ -91,15 +94,16 @@ class SafeConsumer(Consumer):
         self._reject(message, "message.envelope", f"Celery does not accept it: {type(exc).__name__}")
 
     def _flush_events(self) -> None:
-        """What Flower is told goes out several times a second, not at every turn of the event loop."""
-        if not self._flush_planned and self.event_dispatcher:
-            self._flush_planned = True
-            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
-            self.timer.call_after(FLUSH_SECONDS, self._flush_now)
+        """What Flower is told goes out several times a second, not at every turn of the event loop.
 
-    def _flush_now(self) -> None:
-        self._flush_planned = False
-        super()._flush_events()
+        A plan is remembered by its time, not as a flag: a reconnect cancels what its connection has put on the timer,
+        and a flag whose entry was lost would silence this worker for good.
+        """
+        now = time.monotonic()
+        if now >= self._flush_at and self.event_dispatcher:
+            self._flush_at = now + FLUSH_SECONDS
+            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+            self.timer.call_after(FLUSH_SECONDS, super()._flush_events)
 
     def stop_taking(self) -> None:
         """Take no more messages, while what runs goes on, is acknowledged and shows in Flower.

@@ -93,6 +93,13 @@ def run_worker(url: str, folder: Path) -> None:
 
 def drain_when_told(consumer: Any) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=consumer.stop_taking).start())
+    signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(target=consumer.call_soon, args=[lose_timer]).start())
+
+    def lose_timer() -> None:
+        """With a flush of events planned, everything that is on the timer is lost."""
+        consumer._flush_events()
+        consumer.timer.clear()
+        write(Path(sys.argv[2]) / "lost", "the timer")
 
 
 def write(path: Path, line: str) -> None:
@@ -533,6 +540,54 @@ def test_cut_connections(worker: WorkerProcess, client: "redis.Redis", publisher
     wait_for(lambda: all(worker.done(message) for message in running), worker, "handlers end")
     prove_alive(worker, publisher_again(publisher))
     wait_for(lambda: client.hlen("unacked") == 0, worker, "everything is acknowledged")
+
+
+def test_events_flow_again_after_cut_connections(
+    worker: WorkerProcess, broker: EmbeddedRedis, client: "redis.Redis", publisher: Publisher
+) -> None:
+    watch_one(worker, broker, publisher)
+    for cut in range(1, 4):
+        # Mid-work, with events that wait to be told of.
+        publisher.publish([make_message(milliseconds=1) for _ in range(50)])
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        publisher_again(publisher)
+        wait_for(lambda cut=cut: worker.log().count("Connected to") > cut, worker, "it reconnects")
+        watch_one(worker, broker, publisher)
+
+
+def test_events_flow_although_a_planned_flush_is_lost(
+    worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher
+) -> None:
+    worker.process.send_signal(signal.SIGUSR2)
+    wait_for((worker.folder / "lost").exists, worker, "its timer is emptied")
+    watch_one(worker, broker, publisher)
+
+
+def watch_one(worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher) -> None:
+    """Have messages handled until all is seen of one of them, in the way that Flower sees it."""
+    app = make_app(Settings(broker_url=broker.url))
+    seen: set[tuple[str, str]] = set()
+    with app.connection() as connection:
+        receiver = app.events.Receiver(connection, {"*": lambda event: seen.add((event["type"], event.get("uuid")))})
+        watcher = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
+        watcher.start()
+        messages: list[Message] = []
+        began = time.monotonic()
+
+        def is_seen() -> bool:
+            # What happens before the receiver is subscribed nobody sees. Few, since many are told of without waiting.
+            if time.monotonic() - began > 0.5 * len(messages):
+                messages.append(make_message())
+                publisher.publish(messages[-1:])
+            types = ("task-received", "task-started", "task-succeeded")
+            return any(all((kind, str(each.id)) in seen for kind in types) for each in messages)
+
+        try:
+            wait_for(is_seen, worker, "Flower sees a message come, begin and end", 10)
+        finally:
+            receiver.should_stop = True
+            watcher.join(5)
 
 
 def test_a_killed_and_restarted_broker(worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher) -> None:
