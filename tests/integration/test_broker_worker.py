@@ -26,14 +26,14 @@ from celery import signals
 from kombu import Producer
 
 from contracts.errors import CODES
-from contracts.messages import Message, SigningKeys, StepRef, encode
+from contracts.messages import Message, SigningKeys, StepRef, decode, encode
 from contracts.topology import HANDLER_OF_KIND, MessageKind
 from orchestrator.embedded import EmbeddedRedis
 from shared_state.broker.app import make_app
 from shared_state.broker.frames import make_frame
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import BadMessage, Quarantine
-from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, pack
+from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, CheckedEnvelope, pack
 from shared_state.settings import Settings
 
 SLOTS = 8
@@ -72,6 +72,7 @@ def run_worker(url: str, folder: Path) -> None:
 
     def handle(envelope: dict[str, Any]) -> None:
         """The epoch says for how many milliseconds to work."""
+        write(folder / "given", type(envelope).__name__)
         write(folder / "begun", envelope["id"])
         time.sleep(envelope["steps"][0]["epoch"] / 1000)
         write(folder / "done", envelope["id"])
@@ -134,6 +135,10 @@ class WorkerProcess:
 
     def done(self, message: Message) -> bool:
         return str(message.id) in self._lines("done")
+
+    def given(self) -> set[str]:
+        """Types of what the handlers were given."""
+        return set(self._lines("given"))
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -428,6 +433,19 @@ def test_a_frame_as_the_tests_make_it_is_a_good_message(worker: WorkerProcess, c
     client.lpush("execute", dumped(frame(message)))
     wait_for(lambda: worker.done(message), worker, "the frame is handled")
     assert worker.stored == []
+
+
+@pytest.mark.parametrize("worker", ["safe", "plain"], indirect=True)
+def test_a_handler_is_given_what_was_checked(
+    worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher
+) -> None:
+    message = make_message(milliseconds=2000)
+    publisher.publish([message])
+    wait_for(lambda: worker.begun(message), worker, "it is handled")
+    assert worker.given() == {CheckedEnvelope.__name__}
+    # Who asks what runs is shown the arguments as they came.
+    (running,) = make_app(Settings(broker_url=broker.url)).control.inspect(timeout=5.0, limit=1).active().values()
+    assert decode(running[0]["args"][0], KEYS) == message
 
 
 def test_keys_of_a_wrong_type_are_moved_aside(
