@@ -249,7 +249,7 @@ class Delivery:
 
 
 def _put_off(assignment: Assignment, error: Unavailable) -> Return:
-    """The step has done nothing wrong: it goes back at once, however many attempts it has had."""
+    """The step has done nothing wrong: it goes back without having used up an attempt."""
     failure = Failure(code="worker.stopped", text=f"the step could not begin: {error.text}"[:4000])
     return Return(to="reviewing" if assignment.role is Role.REVIEWER else "ready", failure=failure, counted=False)
 
