@@ -37,7 +37,7 @@ def slow(ctx, input):
     return "slept"
 def slow_and_noted(ctx):
     ctx.progress("begun", 0.0)
-    time.sleep(3)
+    time.sleep(10)
 def count(ctx):
     STATE.append(1)
     return len(STATE)
@@ -760,7 +760,7 @@ class TestThreads:
             wait_until(lambda: is_refused(threads))
 
         start(threads, "slow", in_the_watcher, {"seconds": 2.0}, timeout_seconds=0.1)
-        assert failure(second.get(timeout=1.5)).code == "worker.stopped"
+        assert failure(second.get(timeout=8)).code == "worker.stopped"
 
     def test_nothing_begins_after_a_close(self, threads: ThreadRunner) -> None:
         threads.close()
