@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,6 @@ class Worker:
                 hand_back=partial(hand_back, engine),
             )
         )
-        self._handlers = ThreadPoolExecutor(16)
 
     def submit(self, steps: Sequence[dict[str, Any]]) -> UUID:
         plan = {"steps": [{"agent": "hold", "input": {"folder": str(self.folder)}, **step} for step in steps]}
@@ -105,7 +104,18 @@ class Worker:
 
     def deliver(self, message: Message | None = None) -> "Future[None]":
         """Handle a message in a thread, as Celery would; without one, a message that names all that is ready."""
-        return self._handlers.submit(self.delivery.handle, encode(message or named(self.driver), KEYS))
+        wire = encode(message or named(self.driver), KEYS)
+        handled: Future[None] = Future()
+
+        def handle() -> None:
+            try:
+                handled.set_result(self.delivery.handle(wire))
+            except BaseException as error:  # carried over to the test
+                handled.set_exception(error)
+
+        # A handler that never ends fails its test and does not hold up the others.
+        threading.Thread(target=handle, daemon=True).start()
+        return handled
 
     def relayed(self) -> list[Message]:
         """What the relay publishes now."""
@@ -140,7 +150,6 @@ class Worker:
     def close(self) -> None:
         self.open()
         self.delivery.drain()
-        self._handlers.shutdown()
         self._batcher.stop()
         self.delivery.close()
         self._heartbeat.stop()
