@@ -16,12 +16,13 @@ import structlog
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
 from contracts.errors import Failure, Unavailable
-from contracts.messages import SigningKeys, StepRef, decode
+from contracts.messages import SigningKeys, StepRef
 from contracts.outcomes import Failed, Outcome
 from contracts.policy import decide, decide_failure
 from contracts.settlements import Abandon, Return, Settlement
 from contracts.teams import Agent, Role, Team
 from shared_state.attempts import Record, Settling
+from shared_state.broker.wire import message_in
 from workers.batcher import Batcher, Claimed, Written
 from workers.crew import Crew
 from workers.gates.outcome import gate
@@ -118,11 +119,12 @@ class Delivery:
 
     def handle(self, wire: object) -> None:
         """One delivery: returns, and is acknowledged, when every step it names is settled or not ours."""
-        waiting = decode(wire, self._house.keys).steps
+        waiting = message_in(wire, self._house.keys).steps
         parcel = _Parcel()
         while waiting and not self._draining.is_set():
             taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
-            if not taken:
+            if not taken or self._draining.is_set():
+                self._slots.give(taken)
                 break
             parcel.add(1)
             self._house.batcher.claim(waiting[:taken], partial(self._claimed, parcel, taken))

@@ -9,6 +9,7 @@ without a signature; Flower shows what it shows by asking only.
 """
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -23,12 +24,14 @@ from celery.worker.control import Panel
 from contracts.errors import InvalidMessage
 from contracts.messages import SigningKeys
 from shared_state.broker.quarantine import Quarantine, describe
-from shared_state.broker.wire import unpack
+from shared_state.broker.wire import CheckedEnvelope, call_of, unpack
 
 STORE_SECONDS = 5.0
 """How long a worker that ends waits for its bad messages to be stored before it gives them back."""
 FLUSH_SECONDS = 0.2
+"""How long events wait for others that Flower is told of in the same message."""
 EVENTS_AT_ONCE = 300
+"""When so many wait they go out without waiting longer."""
 
 _QUESTIONS = frozenset(
     {
@@ -54,7 +57,7 @@ class SafeConsumer(Consumer):
         self._quarantine = quarantine
         self._keys = keys
         self._stored: deque[Any] = deque()
-        self._flush_planned = False
+        self._flush_at = 0.0
         super().__init__(*args, **options)
         for step in self.steps:
             if isinstance(step, Control):
@@ -66,7 +69,7 @@ class SafeConsumer(Consumer):
         def on_message(message: Any) -> Any:
             queue = _queue_of(message)
             try:
-                self._check(message, queue)
+                envelope = self._check(message, queue)
             except InvalidMessage as error:
                 return self._reject(message, error.code, error.text)
             except Exception as error:
@@ -74,6 +77,7 @@ class SafeConsumer(Consumer):
                 _log.exception("checking a message failed")
                 return self._reject(message, "message.envelope", f"checking it failed: {type(error).__name__}")
             self._quarantine.counts.accept(queue)
+            _hand_on(message, envelope)
             return receive(message)
 
         return on_message
@@ -91,15 +95,16 @@ class SafeConsumer(Consumer):
         self._reject(message, "message.envelope", f"Celery does not accept it: {type(exc).__name__}")
 
     def _flush_events(self) -> None:
-        """What Flower is told goes out several times a second, not at every turn of the event loop."""
-        if not self._flush_planned and self.event_dispatcher:
-            self._flush_planned = True
-            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
-            self.timer.call_after(FLUSH_SECONDS, self._flush_now)
+        """What Flower is told goes out several times a second, not at every turn of the event loop.
 
-    def _flush_now(self) -> None:
-        self._flush_planned = False
-        super()._flush_events()
+        A plan is remembered by its time, not as a flag: a reconnect cancels what its connection has put on the timer,
+        and a flag whose entry was lost would silence this worker for good.
+        """
+        now = time.monotonic()
+        if now >= self._flush_at and self.event_dispatcher:
+            self._flush_at = now + FLUSH_SECONDS
+            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+            self.timer.call_after(FLUSH_SECONDS, super()._flush_events)
 
     def stop_taking(self) -> None:
         """Take no more messages, while what runs goes on, is acknowledged and shows in Flower.
@@ -124,10 +129,10 @@ class SafeConsumer(Consumer):
         for name in list(self.app.amqp.queues.consume_from):
             self.cancel_task_queue(name)
 
-    def _check(self, message: Any, queue: str) -> None:
+    def _check(self, message: Any, queue: str) -> CheckedEnvelope:
         if (message.delivery_info or {}).get("exchange"):
             raise InvalidMessage("message.envelope", "the message came through an exchange")
-        unpack(
+        return unpack(
             queue=queue,
             body=message.body,
             headers=message.headers,
@@ -155,6 +160,13 @@ class SafeConsumer(Consumer):
                 _log.warning("rejected message not acknowledged", error=repr(error)[:500])
 
 
+def _hand_on(message: Any, envelope: CheckedEnvelope) -> None:
+    """Let Celery hand the handler what was checked, itself: it would read the bytes twice more, and the handler would
+    have to check what came of that. Without a content type it takes a body for read already."""
+    message.body = message._decoded_cache = call_of(envelope)
+    message.content_type = None
+
+
 def _queue_of(message: Any) -> str:
     """The queue it came from: on the default exchange that is the routing key."""
     return str((message.delivery_info or {}).get("routing_key") or "")
@@ -166,4 +178,6 @@ def _raw_of(message: Any) -> bytes:
     if isinstance(frame, dict):
         return json.dumps(frame).encode()
     body = message.body
+    if isinstance(body, list):
+        return json.dumps(body).encode()  # it was handed on already
     return body.encode("utf-8", "replace") if isinstance(body, str) else bytes(body or b"")

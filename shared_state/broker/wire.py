@@ -51,6 +51,15 @@ class Packed:
     headers: dict[str, object]
 
 
+class CheckedEnvelope(dict[str, object]):
+    """An envelope that `unpack` has checked, with the message in it. Only code can make one: JSON never reads as one,
+    so whoever is handed one may trust it, and need not check it again."""
+
+    def __init__(self, envelope: Mapping[str, object], message: Message) -> None:
+        super().__init__(envelope)
+        self.message = message
+
+
 def pack(message: Message, keys: SigningKeys, origin: str) -> Packed:
     """Sign and wrap. Raises `ValueError` where the message is larger than its limit."""
     identity = str(message.id)
@@ -77,7 +86,7 @@ def summary(message: Message) -> str:
 
 def unpack(
     *, queue: str, body: object, headers: object, content_type: object, content_encoding: object, keys: SigningKeys
-) -> Message:
+) -> CheckedEnvelope:
     """Check everything about a message that came from `queue`. Raises `InvalidMessage` with a `message.*` code."""
     if not isinstance(body, bytes | bytearray | memoryview | str):
         raise InvalidMessage("message.envelope", "the message has no body")
@@ -87,11 +96,22 @@ def unpack(
         raise InvalidMessage("message.undecodable", f"the content type must be {CONTENT_TYPE}")
     if not isinstance(content_encoding, str) or content_encoding.lower() != CONTENT_ENCODING:
         raise InvalidMessage("message.undecodable", f"the content encoding must be {CONTENT_ENCODING}")
-    message = decode(_envelope_of(body), keys)
+    envelope = _envelope_of(body)
+    message = decode(envelope, keys)
     if message.queue != queue:
         raise InvalidMessage("message.envelope", "the message was signed for another queue")
     _check_headers(headers, message)
-    return message
+    return CheckedEnvelope(envelope, message)
+
+
+def message_in(envelope: object, keys: SigningKeys) -> Message:
+    """What a handler was given. Raises `InvalidMessage` where nobody has checked it and it is none of ours."""
+    return envelope.message if isinstance(envelope, CheckedEnvelope) else decode(envelope, keys)
+
+
+def call_of(envelope: CheckedEnvelope) -> list[object]:
+    """A body as Celery reads it: arguments, keywords, options."""
+    return [[envelope], {}, dict(_EMBED)]
 
 
 def _check_headers(headers: object, message: Message) -> None:
@@ -126,7 +146,7 @@ def _check_headers(headers: object, message: Message) -> None:
         raise InvalidMessage("message.envelope", f"header {str(strange[0])[:50]!r} is not one of ours")
 
 
-def _envelope_of(body: bytes | bytearray | memoryview | str) -> object:
+def _envelope_of(body: bytes | bytearray | memoryview | str) -> dict[str, object]:
     try:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8")
         call = json.loads(text)
@@ -139,7 +159,9 @@ def _envelope_of(body: bytes | bytearray | memoryview | str) -> object:
         raise InvalidMessage("message.envelope", "the handler takes the message as its only argument")
     if options != _EMBED:
         raise InvalidMessage("message.envelope", "callbacks, errbacks, chains and chords are not used here")
-    envelope: object = arguments[0]
+    envelope = arguments[0]
+    if not isinstance(envelope, dict):
+        raise InvalidMessage("message.envelope", "the message is not a JSON object")
     return envelope
 
 

@@ -26,14 +26,14 @@ from celery import signals
 from kombu import Producer
 
 from contracts.errors import CODES
-from contracts.messages import Message, SigningKeys, StepRef, encode
+from contracts.messages import Message, SigningKeys, StepRef, decode, encode
 from contracts.topology import HANDLER_OF_KIND, MessageKind
 from orchestrator.embedded import EmbeddedRedis
 from shared_state.broker.app import make_app
 from shared_state.broker.frames import make_frame
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import BadMessage, Quarantine
-from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, pack
+from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, CheckedEnvelope, pack
 from shared_state.settings import Settings
 
 SLOTS = 8
@@ -72,6 +72,7 @@ def run_worker(url: str, folder: Path) -> None:
 
     def handle(envelope: dict[str, Any]) -> None:
         """The epoch says for how many milliseconds to work."""
+        write(folder / "given", type(envelope).__name__)
         write(folder / "begun", envelope["id"])
         time.sleep(envelope["steps"][0]["epoch"] / 1000)
         write(folder / "done", envelope["id"])
@@ -93,6 +94,13 @@ def run_worker(url: str, folder: Path) -> None:
 
 def drain_when_told(consumer: Any) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=consumer.stop_taking).start())
+    signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(target=consumer.call_soon, args=[lose_timer]).start())
+
+    def lose_timer() -> None:
+        """With a flush of events planned, everything that is on the timer is lost."""
+        consumer._flush_events()
+        consumer.timer.clear()
+        write(Path(sys.argv[2]) / "lost", "the timer")
 
 
 def write(path: Path, line: str) -> None:
@@ -127,6 +135,10 @@ class WorkerProcess:
 
     def done(self, message: Message) -> bool:
         return str(message.id) in self._lines("done")
+
+    def given(self) -> set[str]:
+        """Types of what the handlers were given."""
+        return set(self._lines("given"))
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -423,6 +435,19 @@ def test_a_frame_as_the_tests_make_it_is_a_good_message(worker: WorkerProcess, c
     assert worker.stored == []
 
 
+@pytest.mark.parametrize("worker", ["safe", "plain"], indirect=True)
+def test_a_handler_is_given_what_was_checked(
+    worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher
+) -> None:
+    message = make_message(milliseconds=2000)
+    publisher.publish([message])
+    wait_for(lambda: worker.begun(message), worker, "it is handled")
+    assert worker.given() == {CheckedEnvelope.__name__}
+    # Who asks what runs is shown the arguments as they came.
+    (running,) = make_app(Settings(broker_url=broker.url)).control.inspect(timeout=5.0, limit=1).active().values()
+    assert decode(running[0]["args"][0], KEYS) == message
+
+
 def test_keys_of_a_wrong_type_are_moved_aside(
     worker: WorkerProcess, client: "redis.Redis", publisher: Publisher
 ) -> None:
@@ -533,6 +558,54 @@ def test_cut_connections(worker: WorkerProcess, client: "redis.Redis", publisher
     wait_for(lambda: all(worker.done(message) for message in running), worker, "handlers end")
     prove_alive(worker, publisher_again(publisher))
     wait_for(lambda: client.hlen("unacked") == 0, worker, "everything is acknowledged")
+
+
+def test_events_flow_again_after_cut_connections(
+    worker: WorkerProcess, broker: EmbeddedRedis, client: "redis.Redis", publisher: Publisher
+) -> None:
+    watch_one(worker, broker, publisher)
+    for cut in range(1, 4):
+        # Mid-work, with events that wait to be told of.
+        publisher.publish([make_message(milliseconds=1) for _ in range(50)])
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        publisher_again(publisher)
+        wait_for(lambda cut=cut: worker.log().count("Connected to") > cut, worker, "it reconnects")
+        watch_one(worker, broker, publisher)
+
+
+def test_events_flow_although_a_planned_flush_is_lost(
+    worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher
+) -> None:
+    worker.process.send_signal(signal.SIGUSR2)
+    wait_for((worker.folder / "lost").exists, worker, "its timer is emptied")
+    watch_one(worker, broker, publisher)
+
+
+def watch_one(worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher) -> None:
+    """Have messages handled until all is seen of one of them, in the way that Flower sees it."""
+    app = make_app(Settings(broker_url=broker.url))
+    seen: set[tuple[str, str]] = set()
+    with app.connection() as connection:
+        receiver = app.events.Receiver(connection, {"*": lambda event: seen.add((event["type"], event.get("uuid")))})
+        watcher = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
+        watcher.start()
+        messages: list[Message] = []
+        began = time.monotonic()
+
+        def is_seen() -> bool:
+            # What happens before the receiver is subscribed nobody sees. Few, since many are told of without waiting.
+            if time.monotonic() - began > 0.5 * len(messages):
+                messages.append(make_message())
+                publisher.publish(messages[-1:])
+            types = ("task-received", "task-started", "task-succeeded")
+            return any(all((kind, str(each.id)) in seen for kind in types) for each in messages)
+
+        try:
+            wait_for(is_seen, worker, "Flower sees a message come, begin and end", 10)
+        finally:
+            receiver.should_stop = True
+            watcher.join(5)
 
 
 def test_a_killed_and_restarted_broker(worker: WorkerProcess, broker: EmbeddedRedis, publisher: Publisher) -> None:

@@ -35,6 +35,9 @@ def echo(ctx, input): return input
 def slow(ctx, input):
     time.sleep(input["seconds"])
     return "slept"
+def slow_and_noted(ctx):
+    ctx.progress("begun", 0.0)
+    time.sleep(10)
 def count(ctx):
     STATE.append(1)
     return len(STATE)
@@ -738,6 +741,52 @@ class TestThreads:
         ran = run(threads, "slow", {"seconds": 1.0}, cancelled=cancelled)
         assert failure(ran).code == "task.cancelled"
         assert ran.seconds < 0.8
+
+    def test_what_begins_while_the_watcher_looks_is_given_up_by_a_close(self, threads: ThreadRunner) -> None:
+        """The first attempt's outcome is handed on by the watcher, which therefore is in the middle of a look."""
+        second: SimpleQueue[Ran] = SimpleQueue()
+        begun, closing = threading.Event(), threading.Event()
+
+        def close() -> None:
+            closing.set()
+            threads.close()
+
+        def in_the_watcher(_: Ran) -> None:
+            start(threads, "slow_and_noted", second.put, progress=lambda text, fraction=None: begun.set())
+            assert begun.wait(5)
+            threading.Thread(target=close, daemon=True).start()
+            assert closing.wait(5)
+            # Closed once it begins nothing more.
+            wait_until(lambda: is_refused(threads))
+
+        start(threads, "slow", in_the_watcher, {"seconds": 2.0}, timeout_seconds=0.1)
+        assert failure(second.get(timeout=8)).code == "worker.stopped"
+
+    def test_nothing_begins_after_a_close(self, threads: ThreadRunner) -> None:
+        threads.close()
+        assert is_refused(threads)
+
+
+def start(runner: ThreadRunner, call: str, then: Callable[[Ran], None], given: Any = None, **options: Any) -> None:
+    """Begin an attempt in a thread of its own; a body that is given up comes back to its caller when it will."""
+    options = {"timeout_seconds": 20.0, "progress": lambda text, fraction=None: None, **options}
+    attempt = partial(
+        runner.run,
+        Agent(call=f"sample_bodies:{call}", isolation=Isolation.THREAD),
+        assignment(given),
+        artifacts=HeldArtifacts(),
+        cancelled=threading.Event(),
+        then=then,
+        **options,
+    )
+    threading.Thread(target=attempt, daemon=True).start()
+
+
+def is_refused(runner: ThreadRunner) -> bool:
+    ended: SimpleQueue[Ran] = SimpleQueue()
+    start(runner, "echo", ended.put)
+    outcome = ended.get(timeout=5).outcome
+    return isinstance(outcome, Failed) and outcome.failure.code == "worker.stopped"
 
 
 def test_the_agent_says_where_it_runs(folder: Path) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import CODES, InvalidMessage
-from contracts.messages import STEPS_LIMIT, Message, SigningKeys, StepRef
+from contracts.messages import STEPS_LIMIT, Message, SigningKeys, StepRef, encode
 from contracts.topology import MessageKind
 from shared_state.broker.frames import FRAME_LIMIT_BYTES, parse_frame
-from shared_state.broker.wire import BODY_LIMIT_BYTES, Packed, pack, summary, unpack
+from shared_state.broker.wire import BODY_LIMIT_BYTES, CheckedEnvelope, Packed, message_in, pack, summary, unpack
 
 KEYS = SigningKeys({"k": b"secret"})
 
@@ -31,7 +31,7 @@ def read(packed: Packed, **changes: Any) -> Message:
         "content_type": "application/json",
         "content_encoding": "utf-8",
     }
-    return unpack(**{**given_, **changes}, keys=KEYS)
+    return unpack(**{**given_, **changes}, keys=KEYS).message
 
 
 def reason_of(packed: Packed, **changes: Any) -> str:
@@ -46,6 +46,20 @@ def test_what_is_packed_is_unpacked() -> None:
     packed = pack(message, KEYS, "test")
     assert read(packed) == message
     assert len(packed.body) < BODY_LIMIT_BYTES / 2
+
+
+def test_only_what_was_checked_here_is_not_checked_again() -> None:
+    message = make()
+    strangers = SigningKeys({"k": b"another secret"})
+    assert message_in(encode(message, KEYS), KEYS) == message
+    for envelope in (encode(message, strangers), {**encode(message, KEYS), "queue": "review"}, {}, None, message):
+        with pytest.raises(InvalidMessage):
+            message_in(envelope, KEYS)
+    checked = CheckedEnvelope(encode(message, KEYS), message)
+    assert message_in(checked, KEYS) is message
+    # As JSON it is an envelope like any other.
+    assert json.loads(json.dumps(checked)) == encode(message, KEYS)
+    assert not isinstance(json.loads(json.dumps(checked)), CheckedEnvelope)
 
 
 def test_the_body_may_be_what_any_client_hands_over() -> None:

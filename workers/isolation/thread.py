@@ -102,7 +102,13 @@ class ThreadRunner:
         """One attempt. `then` gets what came of it, within the timeout; the call returns when the body does."""
         job = Job(assignment, artifacts, progress, timeout_seconds, cancelled, then)
         with self._lock:
-            self._jobs.add(job)
+            # What the watcher's last look does not find nobody would give up.
+            closed = self._closed.is_set()
+            if not closed:
+                self._jobs.add(job)
+        if closed:
+            job.hand_on(_stopped())
+            return
         self._some.set()
         try:
             outcome = self._invoke(job, agent.call or "", assignment)
@@ -117,18 +123,21 @@ class ThreadRunner:
         job.hand_on(outcome)
 
     def close(self) -> None:
-        """Attempts that run are given up."""
-        self._closed.set()
-        self._some.set()
+        """Attempts that run are given up; those that come later do not begin."""
+        with self._lock:
+            self._closed.set()
+            self._some.set()
         self._watcher.join(timeout=2)
 
     def _watch(self) -> None:
-        while not self._closed.is_set():
+        closed = False
+        while not closed:
             self._some.wait()
-            self._closed.wait(_LOOK_SECONDS)
+            # Known before the look, so that the last look is one that gives everything up.
+            closed = self._closed.wait(_LOOK_SECONDS)
             with self._lock:
                 jobs = list(self._jobs)
-                if not jobs:
+                if not jobs and not self._closed.is_set():
                     self._some.clear()
             for job in jobs:
                 self._look_at(job)
@@ -137,7 +146,7 @@ class ThreadRunner:
         if job.cancelled.is_set():
             outcome = fail("task.cancelled", "the task was cancelled")
         elif self._closed.is_set():
-            outcome = fail("worker.stopped", "the worker was stopped before the attempt ended")
+            outcome = _stopped()
         elif job.is_overdue():
             outcome = fail("bound.time", f"the attempt ran longer than {job.timeout_seconds:g} s")
         else:
@@ -159,6 +168,10 @@ class ThreadRunner:
                 return fail(error.code, error.text, error.detail)
         job.code_hash = loaded.code_hash
         return invoke(loaded, assignment, job.context)
+
+
+def _stopped() -> Failed:
+    return fail("worker.stopped", "the worker was stopped before the attempt ended")
 
 
 def _make_log(handler: logging.Handler) -> logging.Logger:
