@@ -238,7 +238,14 @@ class Delivery:
 
     def _refused(self, turn: _Turn, settling: Settling, error: Exception) -> None:
         """Postgres refuses this very output (a value it cannot store): that is the attempt's failure."""
-        log.error("settle.refused", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch, exc_info=error)
+        # The error's own text carries a piece of the output.
+        log.error(
+            "settle.refused",
+            step_id=str(turn.assignment.step_id),
+            epoch=turn.assignment.epoch,
+            error=type(error).__name__,
+            sqlstate=getattr(error, "sqlstate", None),
+        )
         if settling.team is None:
             self._end(turn)
             return

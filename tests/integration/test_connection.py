@@ -61,7 +61,8 @@ def test_a_reply_can_be_read_after_the_commit(one: Engine) -> None:
 def test_values_come_back_as_they_went(one: Engine) -> None:
     ids = [uuid4(), uuid4()]
     sql = """select %(ids)s::uuid[] as ids, %(texts)s::text[] as texts, %(flag)s::boolean as flag,
-        %(real)s::float8 as real, %(raw)s::bytea as raw, %(json)s::jsonb as json, 'a%%' as percent, %(flag)s::boolean as again"""
+        %(real)s::float8 as real, %(raw)s::bytea as raw, %(json)s::jsonb as json, 'a%%' as percent,
+        %(flag)s::boolean as again"""
     values = {"texts": ['a"b\\{},', None, "ü"], "flag": True, "real": 0.5, "raw": b"\x00\xff"}
     with transaction(one) as connection:
         (row,) = query(connection, sql, ids=ids, json='{"a": [1]}', **values)
