@@ -85,19 +85,18 @@ class SafeQoS(kombu_redis.QoS):
 
     def take(self, key: bytes, queue: str, first: bytes) -> None:
         """Deliver what was popped from `key` of `queue`, and of a backlog there as much as there is room for."""
-        taken = deque([first])
         self._gathering = True
         try:
-            while taken:
-                self.channel.deliver(key, queue, taken[0])
-                taken.popleft()
-                if not taken:
-                    # What is not consumed any more goes back to its queue: there is no end to taking that.
-                    taken.extend(self._tell(more_of=key if queue in self.channel.active_queues else None))
-        except BaseException:
-            if len(taken) > 1:
-                self.channel.plain_client.rpush(key, *list(taken)[:0:-1])
-            raise
+            self.channel.deliver(key, queue, first)
+            # What is not consumed any more has gone back to its queue: not to be taken again.
+            more = deque(self._tell(more_of=key if queue in self.channel.active_queues else None))
+            try:
+                while more:
+                    self.channel.deliver(key, queue, more.popleft())
+            finally:
+                if more:
+                    self.channel.plain_client.rpush(key, *reversed(more))
+                self._tell()
         finally:
             self._gathering = False
 
@@ -121,6 +120,8 @@ class SafeQoS(kombu_redis.QoS):
 
     def _tell(self, more_of: bytes | None = None) -> list[bytes]:
         """Note, then acknowledge: a message may be over before it is noted. Returns what was taken of `more_of`."""
+        if not (self._noted or self._acknowledged or more_of):
+            return []
         noted, self._noted = self._noted, {}
         over = [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
         room = self._room() if more_of else 0
