@@ -2,7 +2,7 @@
 -- attempts that made them, the others to run anew. Bodies stay here; who calls this says which steps, and which ids.
 -- Answers the queue entries of the steps that are ready: at least one, unless the origin was pruned meanwhile.
 with origin as (
-    select * from tasks where id = %(origin)s and tenant_id = %(tenant)s
+    select * from tasks where id = %(origin)s::uuid and tenant_id = %(tenant)s::text
 ), given as (
     select *
     from jsonb_to_recordset(%(steps)s::jsonb) as g (
@@ -11,10 +11,10 @@ with origin as (
     insert into tasks (id, tenant_id, team_name, team_digest, state, goal, input, labels, step_count, step_limit,
         traceparent, deadline_at, planned_at)
     select %(task_id)s::uuid, tenant_id, team_name, team_digest,
-        case when %(planning)s then 'planning' else 'running' end,
-        goal, input, labels, (select count(*) from given), step_limit, %(traceparent)s,
+        case when %(planning)s::boolean then 'planning' else 'running' end,
+        goal, input, labels, (select count(*) from given), step_limit, %(traceparent)s::text,
         clock_timestamp() + (deadline_at - created_at), -- as long as the origin had
-        case when not %(planning)s then clock_timestamp() end
+        case when not %(planning)s::boolean then clock_timestamp() end
     from origin
     returning id, tenant_id, team_name, traceparent
 ), made as (
@@ -39,7 +39,7 @@ with origin as (
 ), remembered as (
     -- A step shared by a fork of a fork ran where it ran.
     insert into shared_steps (step_id, tenant_id, task_id, from_task_id, from_step_id)
-    select m.id, m.tenant_id, m.task_id, coalesce(h.from_task_id, %(origin)s), coalesce(h.from_step_id, g.from_id)
+    select m.id, m.tenant_id, m.task_id, coalesce(h.from_task_id, %(origin)s::uuid), coalesce(h.from_step_id, g.from_id)
     from given g
     join made m on m.id = g.id
     left join shared_steps h on h.step_id = g.from_id
@@ -69,7 +69,8 @@ with origin as (
     left join outputs o on o.step_id = n.shared_id
 ), noted as (
     insert into forks (task_id, tenant_id, from_task_id, from_step_id, from_step_key, actor, edited)
-    select id, tenant_id, %(origin)s, %(from_id)s, %(from_key)s, %(actor)s, %(edited)s from made_task
+    select id, tenant_id, %(origin)s::uuid, %(from_id)s::uuid, %(from_key)s::text, %(actor)s::text, %(edited)s::boolean
+    from made_task
 ), told as (
     insert into events (tenant_id, task_id, type, data)
     select tenant_id, id, 'task.submitted', jsonb_build_object('team', team_name) from made_task
@@ -85,8 +86,8 @@ with origin as (
 insert into outbox (step_id, epoch, tenant_id, task_id, queue, kind, traceparent, published_at, publish_count)
 select m.id, m.epoch, m.tenant_id, m.task_id, m.queue,
     case m.role when 'planner' then 'plan' else 'execute' end, t.traceparent,
-    case when m.turn <= %(direct)s then clock_timestamp() end,
-    case when m.turn <= %(direct)s then 1 else 0 end
+    case when m.turn <= %(direct)s::int then clock_timestamp() end,
+    case when m.turn <= %(direct)s::int then 1 else 0 end
 from (select *, row_number() over (order by id) as turn from made where state = 'ready') as m
 join made_task t on t.id = m.task_id
 returning step_id, epoch, queue, kind, traceparent, published_at is not null as published;
