@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput
 from contracts.states import StepState
 from contracts.teams import Role
+from shared_state.connection import Connection
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import check_input
