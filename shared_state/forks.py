@@ -78,7 +78,6 @@ def fork(
             connection,
             "fork",
             origin=task_id,
-            tenant=tenant,
             task_id=new_task_id,
             planning=at.role is Role.PLANNER,
             traceparent=traceparent,

@@ -2,7 +2,7 @@
 -- attempts that made them, the others to run anew. Bodies stay here; who calls this says which steps, and which ids.
 -- Answers the queue entries of the steps that are ready: at least one, unless the origin was pruned meanwhile.
 with origin as (
-    select * from tasks where id = %(origin)s::uuid and tenant_id = %(tenant)s::text
+    select * from tasks where id = %(origin)s::uuid
 ), given as (
     select *
     from jsonb_to_recordset(%(steps)s::jsonb) as g (
