@@ -10,7 +10,7 @@ import sys
 import tarfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ ROOT = Path(__file__).parent.parent.parent
 FIRST_MIGRATION_SINCE = "shared_state/migrations/0002_dead_letters.sql"
 OLD_SCHEMA = "0001"
 NEWER_THAN_THIS = "9999"
+PATIENCE_SECONDS = 45.0
+"""A machine with other things to do starts ten processes slowly."""
 
 
 def git(*words: str) -> bytes:
@@ -60,6 +62,9 @@ def old_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class Installation(House):
     """Parts of two releases on one database; `home` says which is started."""
+
+    def until(self, condition: Callable[[], object], what: str, deadline_seconds: float = PATIENCE_SECONDS) -> None:
+        super().until(condition, what, deadline_seconds)
 
     def environment(self, settings: Settings) -> dict[str, str]:
         """Without settings that the older release does not know: it refuses those."""
@@ -218,9 +223,9 @@ def test_a_rolling_upgrade_fails_no_task_and_does_nothing_twice(installation: In
         visitors.leave()
         assert visitors.refusals == []
         for task_id in visitors.tasks:
-            house.wait(UUID(task_id), 20)
+            house.wait(UUID(task_id), PATIENCE_SECONDS)
 
-    assert house.exit_code("old-1", 15) == 0
+    assert house.exit_code("old-1", PATIENCE_SECONDS) == 0
     steps = house.query("select state, count(*) as n from steps group by state")
     assert steps == [{"state": "succeeded", "n": 6 * len(visitors.tasks)}]
     told = house.query("select step_id from events where type = 'step.succeeded'")
@@ -240,14 +245,14 @@ def test_a_worker_that_the_schema_leaves_behind_says_so_and_stops(make_house: Ma
     )
 
     for name in ("behind", LOOPS):
-        assert house.exit_code(name, 20) == 1, house.tail(name)
+        assert house.exit_code(name, PATIENCE_SECONDS) == 1, house.tail(name)
         assert f"schema is {NEWER_THAN_THIS}" in house.tail(name)
         assert f"made for schema {migrate.head()}) is too old: upgrade it" in house.tail(name)
     assert [attempt["state"] for attempt in house.attempts(task_id)] == ["succeeded"], "what it held is done"
     later = house.submit([{"id": "later", "agent": "echo"}])
     for name, program in (("late", ["-m", "workers"]), ("late-api", ["-m", "orchestrator", "api"])):
         house._start(name, program, house.settings.model_copy(update={"worker_name": name, "listen_port": free_port()}))
-        assert house.exit_code(name, 20) == 1, house.tail(name)
+        assert house.exit_code(name, PATIENCE_SECONDS) == 1, house.tail(name)
         assert "too old: upgrade it" in house.tail(name)
 
     house.query("update alembic_version set version_num = %(version_num)s, serves_from = %(serves_from)s::text", **here)
