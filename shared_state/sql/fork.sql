@@ -39,9 +39,9 @@ with origin as (
 ), remembered as (
     -- A step shared by a fork of a fork ran where it ran.
     insert into shared_steps (step_id, tenant_id, task_id, from_task_id, from_step_id)
-    select m.id, m.tenant_id, m.task_id, coalesce(h.from_task_id, %(origin)s::uuid), coalesce(h.from_step_id, g.from_id)
-    from given g
-    join made m on m.id = g.id
+    select g.id, t.tenant_id, t.id, coalesce(h.from_task_id, %(origin)s::uuid), coalesce(h.from_step_id, g.from_id)
+    from made_task t
+    cross join given g
     left join shared_steps h on h.step_id = g.from_id
     where g.shared
 ), attempted as (
