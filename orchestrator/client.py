@@ -102,8 +102,7 @@ class Client:
         idempotency_key: str | None = None,
     ) -> Task:
         """Submit one task. Without `idempotency_key` it gets a random one, so that a repetition of ours is harmless."""
-        if idempotency_key is not None and not (idempotency_key.isascii() and idempotency_key.isprintable()):
-            raise InvalidInput("use printable ASCII characters without spaces", field="idempotency_key")
+        _check_key(idempotency_key)
         given = {"goal": goal, "input": input, "plan": plan, "labels": labels, "deadline_seconds": deadline_seconds}
         body = {"team": team, **{name: value for name, value in given.items() if value not in (None, "")}}
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
@@ -198,6 +197,24 @@ class Client:
 
     def cancel(self, task_id: str) -> TaskDetail:
         return cast(TaskDetail, self._send("POST", f"/tasks/{_part(task_id)}/cancel"))
+
+    def fork(
+        self,
+        task_id: str,
+        from_step: str,
+        *,
+        edit: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> TaskDetail:
+        """A new task with the accepted outputs of this one, in which `from_step` (its id in the plan, or its UUID) and
+        whatever follows from it is done again, with another input of that step if `edit` is given.
+
+        Without `idempotency_key` it gets a random one, so that a repetition of ours is harmless.
+        """
+        _check_key(idempotency_key)
+        body = {"from": from_step, **({} if edit is None else {"edit": dict(edit)})}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return cast(TaskDetail, self._send_again(f"/tasks/{_part(task_id)}/fork", body, headers))
 
     # --- what waits for people
 
@@ -416,6 +433,12 @@ def _item_error(problem: Mapping[str, Any], index: int, start: int) -> Orchestra
         text = f"{field}{error.text.removeprefix(error.field)}" if error.text.startswith(error.field) else error.text
         return InvalidInput(text, field=field)
     return error
+
+
+def _check_key(key: str | None) -> None:
+    """A header cannot carry every text."""
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise InvalidInput("use printable ASCII characters without spaces", field="idempotency_key")
 
 
 def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,10 @@ def transaction(engine: Engine) -> Iterator[Connection]:
                 connection.begin()
                 yield connection
                 connection.commit()
+            except psycopg.errors.FeatureNotSupported as error:
+                # A prepared `select *` of a table that a migration has added to: it can never run again as it is.
+                pooled.invalidate()
+                raise Unavailable("the database's schema was changed just now; try again") from error
             except BaseException:
                 _roll_back(connection, pooled)
                 raise

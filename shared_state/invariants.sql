@@ -65,7 +65,10 @@ union all select d.step_id, 'needs across tasks' from dependencies d join steps 
     where a.task_id <> b.task_id or a.task_id <> d.task_id
 union all select o.step_id, 'output tenant' from outputs o join steps s on s.id = o.step_id where o.tenant_id <> s.tenant_id
 union all select q.id, 'question tenant' from questions q join tasks t on t.id = q.task_id where q.tenant_id <> t.tenant_id
-union all select l.id, 'dead letter tenant' from dead_letters l join tasks t on t.id = l.task_id where l.tenant_id <> t.tenant_id;
+union all select l.id, 'dead letter tenant' from dead_letters l join tasks t on t.id = l.task_id where l.tenant_id <> t.tenant_id
+union all select f.task_id, 'fork tenant' from tasks t join forks f on f.task_id = t.id where f.tenant_id <> t.tenant_id
+union all select h.step_id, 'shared step tenant' from steps s join shared_steps h on h.step_id = s.id
+    where (h.task_id, h.tenant_id) <> (s.task_id, s.tenant_id);
 
 -- I25: safety: needs go from lower to higher rank, so no cycle is possible
 select d.step_id, 'rank' from dependencies d join steps s on s.id = d.step_id join steps n on n.id = d.needs_id where n.rank >= s.rank;
@@ -80,6 +83,11 @@ select s.id, s.state from steps s left join questions q on q.step_id = s.id and 
 -- I34: safety: a skipped step needs something that is dead, failed or skipped
 select s.id, s.key from steps s where s.state = 'skipped' and not exists (select 1 from dependencies d join steps n on n.id = d.needs_id
     where d.step_id = s.id and n.state in ('dead', 'failed', 'skipped'));
+
+-- I38: safety: a shared step belongs to a fork, has its output, and nothing of it ran there
+select s.id, s.state from steps s join shared_steps h on h.step_id = s.id
+where s.state <> 'succeeded' or not exists (select 1 from forks f where f.task_id = s.task_id)
+    or exists (select 1 from attempts a where a.step_id = s.id and a.started_at >= s.created_at);
 
 -- I27: liveness: a lease that lapsed is recovered within the target
 select s.id, 'lapsed ' || s.lease_until from steps s where s.lease_until < clock_timestamp() - interval '10 seconds';

@@ -24,6 +24,18 @@ class ErrorText(TypedDict):
     detail: NotRequired[str]
 
 
+class Fork(TypedDict):
+    """What a task was forked from: `step` is the id in the plan of the step that runs anew, by which `actor`.
+
+    The task it names may be gone: it is pruned like any other.
+    """
+
+    task_id: str
+    step: str
+    actor: str
+    edited: bool
+
+
 class Task(TypedDict):
     id: str
     team: str
@@ -36,6 +48,7 @@ class Task(TypedDict):
     step_counts: dict[str, int]
     usage: Usage
     error: ErrorText | None
+    forked_from: Fork | None
     created_at: str
     deadline_at: str | None
     cancel_requested_at: str | None
@@ -47,6 +60,8 @@ class TaskDetail(Task):
 
 
 class Step(TypedDict):
+    """`shared_from`, in a fork: the id of the step, of another task, that ran and made the output this one has."""
+
     id: str
     task_id: str
     key: str
@@ -57,6 +72,7 @@ class Step(TypedDict):
     state: str
     optional: bool
     degraded: str | None
+    shared_from: str | None
     rank: int
     epoch: int
     attempt_count: int

@@ -26,6 +26,7 @@ ROOT_KEY = "@plan"
 
 Label = Annotated[str, Field(max_length=200)]
 LabelName = Annotated[str, Field(min_length=1, max_length=100)]
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 
 
 class Submission(BaseModel):
@@ -39,7 +40,7 @@ class Submission(BaseModel):
     plan: Plan | None = None
     labels: dict[LabelName, Label] = Field(default_factory=dict, max_length=50)
     deadline_seconds: float | None = Field(default=None, gt=0, le=31_536_000, strict=True)
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
+    idempotency_key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,12 @@ def _submit(
         if isinstance(found, NotFound):
             raise AssertionError("unreachable")
         ready = _prepare(submission, tenant, found[0], found[1], traceparent)
-        earlier = _take_key(connection, tenant, submission, ready.task["id"])
+        body = submission.model_dump(mode="json", exclude={"idempotency_key"}) if submission.idempotency_key else {}
+        try:
+            earlier = take_key(connection, tenant, submission.idempotency_key, body, UUID(ready.task["id"]))
+        except InvalidInput as refused:
+            results.append(refused)
+            continue
         if earlier is None:
             prepared.append(ready)
             results.append(Created(UUID(ready.task["id"])))
@@ -220,30 +226,32 @@ def _prepare(submission: Submission, tenant: str, digest: str, team: Team, trace
     return _Prepared(task, steps, needs)
 
 
-def _take_key(
-    connection: Connection, tenant: str, submission: Submission, task_id: str
-) -> Created | OrchestratorError | None:
-    """None when the submission has no key or is the first with it."""
-    if submission.idempotency_key is None:
+def take_key(
+    connection: Connection, tenant: str, key: str | None, body: Mapping[str, Any], task_id: UUID
+) -> Created | None:
+    """None when there is no key, or this is the first time it is used; else the task it made, for the same body.
+
+    Raises `InvalidInput` where it was used with another body.
+    """
+    if key is None:
         return None
-    body = submission.model_dump(mode="json", exclude={"idempotency_key"})
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     taken = query(
         connection,
         """insert into idempotency_keys (tenant_id, key, digest, task_id)
         values (%(tenant)s, %(key)s, %(digest)s, %(task_id)s)
         on conflict (tenant_id, key) do nothing returning key""",
-        tenant=tenant, key=submission.idempotency_key, digest=digest, task_id=task_id,
+        tenant=tenant, key=key, digest=digest, task_id=task_id,
     )  # fmt: skip
     if taken:
         return None
     earlier = query(
         connection,
         "select digest, task_id from idempotency_keys where tenant_id = %(tenant)s and key = %(key)s",
-        tenant=tenant, key=submission.idempotency_key,
+        tenant=tenant, key=key,
     )  # fmt: skip
     if earlier[0]["digest"] != digest:
-        return InvalidInput(
+        raise InvalidInput(
             "this key was used for another submission: use a new key, or send the same body", field="idempotency_key"
         )
     return Created(earlier[0]["task_id"], replayed=True)

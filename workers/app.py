@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import socket
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from contracts.errors import InvalidInput, OrchestratorError
+from contracts.errors import InvalidInput, Misconfigured, OrchestratorError
 from contracts.teams import Role
 from contracts.topology import HANDLER_OF_KIND, QUEUE_OF_ROLE
 from shared_state import dead_letters, outbox, presence
@@ -21,7 +22,7 @@ from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
 from shared_state.engine import make_engine
-from shared_state.migrate import require_head
+from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 from shared_state.teams_cache import TeamsCache
 from workers.batcher import Batcher
@@ -60,7 +61,7 @@ class WorkerProcess:
         self._settings = settings
         self._queues = list(queues)
         self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
-        require_head(self._engine)
+        require_served(self._engine)
         keys = signing_keys(settings)
         self._quarantine = Quarantine(lambda messages: dead_letters.record_raw(self._engine, messages))
         self.celery = make_app(settings, queues=queues, quarantine=self._quarantine, keys=keys)
@@ -92,12 +93,16 @@ class WorkerProcess:
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
         )
         self._delivery = Delivery(house)
+        self._refusal: str | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()
         register_handlers(self.celery, self._delivery)
 
     def run(self) -> None:
-        """Consume until SIGTERM, then drain. Blocks."""
+        """Consume until SIGTERM, then drain. Blocks.
+
+        Raises `Misconfigured`, drained, once the schema has moved on to one that does not serve this release.
+        """
         signals.worker_shutting_down.connect(self._on_shutdown, weak=False)
         # Any receiver of this signal keeps Celery from setting up logging by itself.
         signals.setup_logging.connect(_keep_logging, weak=False)
@@ -122,6 +127,8 @@ class WorkerProcess:
             worker.start()
         finally:
             self._close(presence_thread)
+        if self._refusal is not None:
+            raise Misconfigured(self._refusal)
 
     def _publish(self, wakeups: list[outbox.Wakeup]) -> None:
         if wakeups:
@@ -154,8 +161,21 @@ class WorkerProcess:
     def _report(self) -> None:
         while True:
             self._say("draining" if self._stopping.is_set() else "running")
+            self._check_schema()
             if self._stopping.wait(PRESENCE_SECONDS):
                 return
+
+    def _check_schema(self) -> None:
+        """Stop as if told to, where somebody has migrated the database past what this release can work with."""
+        try:
+            reason = refusal(self._engine)
+        except OrchestratorError:
+            return  # the database is away: it says nothing of its schema
+        if reason is not None and not self._stopping.is_set():
+            log.error("worker.refused", worker=self.name, text=reason)
+            self._refusal = reason
+            self._stopping.set()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _say(self, state: str) -> None:
         try:

@@ -16,11 +16,13 @@ from orchestrator.api.wakeups import WakeupSender
 from orchestrator.auth import Authenticator
 from shared_state.artifacts import ArtifactStore, open_bodies
 from shared_state.broker.publisher import Publisher
+from shared_state.forks import Forking
 from shared_state.settings import Settings
 from shared_state.tasks import Submission
 
 _BODIES: list[type[BaseModel]] = [
     Submission,
+    Forking,
     *dead_letters.BODIES,
     questions.Answer,
 ]

@@ -69,7 +69,7 @@ async def health() -> Any:
 def ready(services: Ours) -> Any:
     """Whether requests can be served: 503 without the database or with another version's schema."""
     try:
-        migrate.require_head(services.engine)
+        migrate.require_served(services.engine)
     except Misconfigured as error:
         raise Unavailable(error.text) from None
     try:

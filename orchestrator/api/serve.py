@@ -40,7 +40,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     engine = make_engine(settings.database_url, pool_size=POOL_SIZE, application="orchestrator api")
     publisher = open_publisher(settings)
     try:
-        migrate.require_head(engine)
+        migrate.require_served(engine)
         server = make_server(make_api(settings, engine, publisher))
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -1,4 +1,4 @@
-"""Tasks over HTTP: submit, look, watch, get the result, cancel."""
+"""Tasks over HTTP: submit, look, watch, get the result, cancel, fork."""
 
 from typing import Annotated, Any
 
@@ -11,11 +11,12 @@ from contracts.states import StepState, TaskState
 from orchestrator.api import bodies
 from orchestrator.api.pages import Page, PageQuery, cut, id_cursor, make_rank_cursor, rank_cursor
 from orchestrator.api.problems import at, invalid_fields, problem_of
-from orchestrator.api.schemas import SUBMISSION_BODY
+from orchestrator.api.schemas import SUBMISSION_BODY, body_of
 from orchestrator.api.services import Body, Operator, Ours, Reader, Services, parse_id
 from orchestrator.refusals import Malformed
-from shared_state import tasks, views
+from shared_state import forks, tasks, views
 from shared_state.engine import transaction
+from shared_state.forks import Forking
 from shared_state.keys import Caller
 from shared_state.shapes import Created, Refused, Result, Step, Task, TaskDetail
 from shared_state.tasks import Submission
@@ -53,8 +54,7 @@ def submit(
     traceparent: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Submit one task (an object), or up to 1,000 (a list: answered 200, with an id or a problem for each)."""
-    if len(request.headers.getlist("idempotency-key")) > 1:
-        raise Malformed("the Idempotency-Key header is there more than once; send it once")
+    _once(request)
     value = bodies.parse(body)
     trace = _trace(traceparent)
     if isinstance(value, list):
@@ -68,11 +68,7 @@ def submit(
     if isinstance(result, OrchestratorError):
         raise result
     services.wakeups.send(submitted.wakeups)
-    response.headers["Location"] = f"/v1/tasks/{result.task_id}"
-    if result.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    with transaction(services.engine) as connection:
-        return views.tasks.read(connection, caller.tenant, result.task_id)
+    return _made(services, caller, result, response)
 
 
 @router.get("/tasks", response_model=Page[Task])
@@ -128,6 +124,33 @@ def cancel(task_id: str, caller: Operator, services: Ours) -> Any:
         return views.tasks.read(connection, caller.tenant, which)
 
 
+@router.post("/tasks/{task_id}/fork", status_code=201, response_model=TaskDetail, openapi_extra=body_of(Forking))
+def fork(
+    task_id: str,
+    caller: Operator,
+    body: Body,
+    services: Ours,
+    response: Response,
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(description="1 to 255 visible ASCII characters")] = None,
+    traceparent: Annotated[str | None, Header()] = None,
+) -> Any:
+    """A new task with what this one has accepted so far; the step `from`, and what follows from it, is done again.
+
+    `edit` replaces that step's input. The task forked from may be in any state, and is left as it is.
+    """
+    _once(request)
+    which = parse_id(task_id, "task")
+    value = bodies.parse(body)
+    bodies.check_form(value)
+    forking = bodies.validate(_keyed(value, idempotency_key), Forking)
+    forked = forks.fork(
+        services.engine, caller.tenant, which, forking, caller.name, traceparent=_trace(traceparent)
+    )  # fmt: skip
+    services.wakeups.send(forked.wakeups)
+    return _made(services, caller, forked.created, response)
+
+
 def _submit_list(services: Services, caller: Caller, values: list[Any], trace: str | None) -> Page[Created | Refused]:
     """Every item stands for itself: a bad one gets its problem and stops none of the others."""
     if not 1 <= len(values) <= LIST_LIMIT:
@@ -147,6 +170,19 @@ def _submit_list(services: Services, caller: Caller, values: list[Any], trace: s
     return {"items": items, "next_cursor": None}
 
 
+def _made(services: Services, caller: Caller, created: tasks.Created, response: Response) -> TaskDetail:
+    response.headers["Location"] = f"/v1/tasks/{created.task_id}"
+    if created.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    with transaction(services.engine) as connection:
+        return views.tasks.read(connection, caller.tenant, created.task_id)
+
+
+def _once(request: Request) -> None:
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise Malformed("the Idempotency-Key header is there more than once; send it once")
+
+
 def _checked(value: Any, where: str) -> Submission | OrchestratorError:
     try:
         bodies.check_form(value, where)
@@ -164,15 +200,20 @@ def _submission(value: Any, key: str | None) -> Submission:
     for field, text in _NOT_YET.items():
         if field in value:
             raise InvalidInput(f"{field}: {text}", field=field)
-    if key is not None:
-        if value.get("idempotency_key", key) != key:
-            text = "the Idempotency-Key header and the field idempotency_key differ; send one of them"
-            raise InvalidInput(text, field="idempotency_key")
-        value = {**value, "idempotency_key": key}
     try:
-        return Submission.model_validate(value)
+        return Submission.model_validate(_keyed(value, key))
     except ValidationError as error:
         raise invalid_fields(error) from None
+
+
+def _keyed(value: Any, key: str | None) -> Any:
+    """The body with the key of the header, if there is one. Raises `InvalidInput` where the body has another."""
+    if key is None or not isinstance(value, dict):
+        return value
+    if value.get("idempotency_key", key) != key:
+        text = "the Idempotency-Key header and the field idempotency_key differ; send one of them"
+        raise InvalidInput(text, field="idempotency_key")
+    return {**value, "idempotency_key": key}
 
 
 def _label(text: str | None) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "watch": ("watch:watch", "Follow a task until it ends."),
     "result": ("tasks:result", "Print a task's result, or write it and its artifacts to a directory."),
     "cancel": ("tasks:cancel", "Cancel a task."),
+    "fork": ("tasks:fork", "Start a task that keeps what another has done before a step, and does the rest again."),
     "events": ("tasks:list_events", "List what has happened to a task."),
     "steps": ("tasks:list_steps", "List a task's steps, parents first."),
     "step": ("tasks:show_step", "Show one step: attempts, verdicts, events."),

@@ -13,7 +13,7 @@ from shared_state.artifacts import open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
-from shared_state.migrate import require_head, upgrade
+from shared_state.migrate import require_served, upgrade
 from shared_state.settings import Settings, from_environment, masked
 from shared_state.team_files import find_teams, read_team
 from shared_state.verify import violations
@@ -44,7 +44,7 @@ def migrate() -> None:
     """Bring the database's schema to this version's. Safe to run twice, or from several machines at once."""
     settings = from_environment()
     upgrade(settings.database_url)
-    output.line(f"{masked(settings.database_url)} is at this version's schema")
+    output.line(f"{masked(settings.database_url)} is at it serves this release")
 
 
 def verify(*, json: Json = False) -> int:
@@ -66,7 +66,7 @@ def verify(*, json: Json = False) -> int:
 def _check_servers(findings: list[dict[str, str]], settings: Settings) -> None:
     engine = make_engine(settings.database_url, pool_size=0)
     where = masked(settings.database_url)
-    _checked(findings, "database", lambda: require_head(engine), lambda _: f"{where}, this version's schema")
+    _checked(findings, "database", lambda: require_served(engine), lambda _: f"{where}, it serves this release")
     keys = _checked(
         findings, "signing keys", partial(signing_keys, settings), lambda _: ", ".join(settings.signing_keys)
     )

@@ -10,7 +10,7 @@ from orchestrator.cli import output
 from orchestrator.cli.output import Json
 from shared_state import keys
 from shared_state.engine import make_engine
-from shared_state.migrate import require_head
+from shared_state.migrate import require_served
 from shared_state.settings import from_environment
 
 _DAYS_LIMIT = 36_500
@@ -69,5 +69,5 @@ def revoke(which: str, *, tenant: str = "default") -> None:
 
 def _engine() -> Engine:
     engine = make_engine(from_environment().database_url, pool_size=0)
-    require_head(engine)
+    require_served(engine)
     return engine

@@ -11,6 +11,7 @@ from orchestrator.cli.attempts import show_attempts
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
 from orchestrator.client import Client
+from shared_state.shapes import Task
 
 Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 
@@ -61,12 +62,7 @@ def submit(
             deadline_seconds=deadline,
             idempotency_key=idempotency_key,
         )
-        if not wait:
-            output.document(task) if json else output.line(task["id"])
-            return 0
-        ended = client.wait(task["id"], timeout)
-        output.document(ended) if json else _show(ended)
-        return 0 if ended["state"] == "succeeded" else 1
+        return _started(client, task, wait, timeout, json)
 
 
 def list_tasks(
@@ -126,6 +122,37 @@ def cancel(task: str, *, json: Json = False) -> None:
         output.document(found) if json else output.line(f"{found['id']} {found['state']}")
 
 
+def fork(
+    task: str,
+    *,
+    from_step: Annotated[str, Parameter(name="--from")],
+    edit: str | None = None,
+    idempotency_key: str | None = None,
+    wait: Annotated[bool, Parameter(negative="")] = False,
+    timeout: float | None = None,
+    json: Json = False,
+) -> int:
+    """Start a task with what this one has accepted before a step; that step, and what follows, is done again.
+
+    The task may be in any state, and is left as it is. Prints the new task's id.
+
+    Args:
+        from_step: The step to begin with: its key (`orchestrator steps TASK`), or its id.
+        edit: @file.json with another input for that step.
+        idempotency_key: The same key and request are the same fork.
+        wait: Wait for the end; exit 0 only if it succeeded.
+        timeout: How many seconds to wait at most.
+    """
+    with Client() as client:
+        made = client.fork(
+            task,
+            from_step,
+            edit=arguments.read_object(edit, "--edit") if edit else None,
+            idempotency_key=idempotency_key,
+        )
+        return _started(client, made, wait, timeout, json)
+
+
 def list_events(task: str, *, limit: int | None = None, json: Json = False) -> None:
     """List what has happened to a task, oldest first (`watch` follows it live)."""
     with Client() as client:
@@ -151,7 +178,7 @@ def list_steps(task: str, *, state: Many = (), limit: int | None = None, json: J
                 ("STEP", "id"),
                 ("KEY", "key"),
                 ("AGENT", "agent"),
-                ("STATE", "state"),
+                ("STATE", lambda step: f"{step['state']}, shared" if step["shared_from"] else step["state"]),
                 ("ATTEMPTS", "attempt_count"),
                 ("REJECTED", "rejection_count"),
                 ("WORKER", lambda step: step["worker"] or ""),
@@ -169,7 +196,20 @@ def show_step(step: str, *, json: Json = False) -> None:
     if json:
         output.document(found)
         return
-    plain = ("id", "task_id", "key", "agent", "reviewer", "queue", "state", "degraded", "worker", "due_at", "trace_id")
+    plain = (
+        "id",
+        "task_id",
+        "key",
+        "agent",
+        "reviewer",
+        "queue",
+        "state",
+        "shared_from",
+        "degraded",
+        "worker",
+        "due_at",
+        "trace_id",
+    )
     output.facts([(name, value) for name, value in found.items() if name in plain])
     output.facts([("needs", ", ".join(found["needs"])), ("input", output.short(found["input"], 400))])
     if found["state"] == "succeeded":
@@ -179,10 +219,24 @@ def show_step(step: str, *, json: Json = False) -> None:
         output.line(f"{output.moment(event['at'])} {event['type']}")
 
 
+def _started(client: Client, task: Task, wait: bool, timeout: float | None, json: bool) -> int:
+    if not wait:
+        output.document(task) if json else output.line(task["id"])
+        return 0
+    ended = client.wait(task["id"], timeout)
+    output.document(ended) if json else _show(ended)
+    return 0 if ended["state"] == "succeeded" else 1
+
+
 def _show(task: Any) -> None:
     plain = ("id", "team", "state", "goal", "created_at", "deadline_at", "finished_at")
     output.facts([(name, task[name]) for name in plain])
     output.facts([("degraded", "yes" if task["degraded"] else ""), ("labels", task["labels"])])
+    origin = task["forked_from"]
+    if origin is not None:
+        edited = " with another input" if origin["edited"] else ""
+        shown = f"{origin['task_id']} at step {origin['step']}{edited}, by {origin['actor']}"
+        output.facts([("forked from", shown)])
     output.facts([("steps", output.counts(task["step_counts"]))])
     if task["error"]:
         where = f" (step {task['error']['step']})" if "step" in task["error"] else ""

@@ -9,7 +9,7 @@ from contracts.errors import InvalidInput
 from orchestrator.cli import output
 from orchestrator.dev.teams import built_in_teams
 from shared_state.engine import make_engine
-from shared_state.migrate import require_head
+from shared_state.migrate import require_served
 from shared_state.settings import from_environment
 from shared_state.team_files import find_teams, read_team
 from shared_state.teams import apply as apply_team
@@ -35,6 +35,6 @@ def apply(
         )
     teams = [read_team(folder) for folder in folders]
     engine = make_engine(from_environment().database_url, pool_size=0)
-    require_head(engine)
+    require_served(engine)
     for team in teams:
         output.line(f"{team.name} {apply_team(engine, tenant, team)}")

@@ -6,6 +6,7 @@ import threading
 import structlog
 from sqlalchemy import Engine
 
+from contracts.errors import Misconfigured
 from orchestrator.loops.listener import listen
 from orchestrator.loops.runner import Loop, run_loop
 from orchestrator.loops.webhook import Webhook, tell
@@ -13,7 +14,7 @@ from shared_state import outbox, presence, prune, sweep
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
-from shared_state.migrate import require_head
+from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 
 log = structlog.get_logger("loops")
@@ -66,11 +67,20 @@ def webhook_of(settings: Settings) -> Webhook | None:
 
 
 def run_loops(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run until SIGTERM or SIGINT. Raises `Misconfigured` once the schema no longer serves this release."""
     engine = make_engine(settings.database_url, pool_size=5, application="orchestrator-loops")
-    require_head(engine)
+    require_served(engine)
     publisher = Publisher(make_app(settings), signing_keys(settings))
     stop, wake_relay = threading.Event(), threading.Event()
+    refusals: list[str] = []
+
+    def schema_pass() -> bool:
+        reason = refusal(engine)
+        if reason is not None:
+            log.error("loops.refused", text=reason)
+            refusals.append(reason)
+            stop.set()
+        return False
 
     def finish(*_: object) -> None:
         stop.set()
@@ -82,7 +92,7 @@ def run_loops(settings: Settings) -> None:
         threading.Thread(
             target=run_loop, args=(loop, stop, wakes.setdefault(loop.name, threading.Event())), name=loop.name
         )
-        for loop in make_loops(settings, engine, publisher)
+        for loop in [*make_loops(settings, engine, publisher), Loop("schema", schema_pass, every_seconds=5.0)]
     ]
     url = settings.database_url
     threads.append(threading.Thread(target=listen, args=(url, wake_relay, stop), name="listener"))
@@ -95,3 +105,5 @@ def run_loops(settings: Settings) -> None:
     for thread in threads:
         thread.join(timeout=5)
     log.info("loops.stopped")
+    if refusals:
+        raise Misconfigured(refusals[0])

@@ -10,8 +10,11 @@ with page as (
     limit %(limit)s
 )
 select t.id, t.team_name, t.team_digest, t.state, t.degraded, t.goal, t.labels, t.step_count, t.error, t.created_at,
-    t.deadline_at, t.cancel_requested_at, t.finished_at, coalesce(c.counts, '{}') as step_counts
+    t.deadline_at, t.cancel_requested_at, t.finished_at, coalesce(c.counts, '{}') as step_counts,
+    case when f.task_id is not null then jsonb_build_object('task_id', f.from_task_id, 'step', f.from_step_key,
+        'actor', f.actor, 'edited', f.edited) end as forked_from
 from page t
+left join forks f on f.task_id = t.id
 left join lateral (
     select jsonb_object_agg(state, n) as counts
     from (select state, count(*) as n from steps where task_id = t.id group by state) s

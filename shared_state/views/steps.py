@@ -70,6 +70,7 @@ def _step(row: Row) -> Step:
         "state": row["state"],
         "optional": row["optional"],
         "degraded": row["degraded"],
+        "shared_from": fields.id_or_none(row["shared_from"]),
         "rank": row["rank"],
         "epoch": row["epoch"],
         "attempt_count": row["attempt_count"],

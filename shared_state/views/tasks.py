@@ -66,6 +66,7 @@ def _task(row: Row) -> Task:
         "step_counts": row["step_counts"],
         "usage": _usage(),
         "error": fields.error(row["error"]),
+        "forked_from": row["forked_from"],
         "created_at": fields.time(row["created_at"]),
         "deadline_at": fields.time_or_none(row["deadline_at"]),
         "cancel_requested_at": fields.time_or_none(row["cancel_requested_at"]),

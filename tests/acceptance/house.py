@@ -39,7 +39,9 @@ Step = dict[str, Any]
 
 
 class House:
-    """`folder` holds the logs. Every process in it carries a mark, by which `leftovers` finds what was left behind."""
+    """`folder` holds the logs, `home` the code of what is started.
+
+    Every process in it carries a mark, by which `leftovers` finds what was left behind."""
 
     def __init__(self, folder: Path, database_url: str, broker_url: str, **settings: object) -> None:
         self.folder = folder
@@ -48,6 +50,7 @@ class House:
         self.engine = make_engine(database_url)
         self.publisher = Publisher(make_app(self.settings), signing_keys(self.settings))
         self.processes: dict[str, Child] = {}
+        self.home = Path.cwd()
         self._mark = secrets.token_hex(8)
         self.apply(diagnostics())
 
@@ -133,9 +136,13 @@ class House:
 
     def _start(self, name: str, program: list[str], settings: Settings) -> None:
         child = self.processes.setdefault(name, Child(RotatingLog(self.folder / f"{name}.log")))
+        environment = {**self.environment(settings), MARK: self._mark}
+        child.start([sys.executable, *program], environment=environment, directory=self.home)
+
+    def environment(self, settings: Settings) -> dict[str, str]:
+        """That of a process of the code in `home`."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_")}
-        environment = {**kept, **child_environment(settings), MARK: self._mark}
-        child.start([sys.executable, *program], environment=environment, directory=Path.cwd())
+        return {**kept, **child_environment(settings), "PYTHONPATH": str(self.home)}
 
     def _reported(self, names: Iterable[str]) -> set[str]:
         rows = self.query(

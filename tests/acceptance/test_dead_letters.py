@@ -16,6 +16,7 @@ from orchestrator.cli import main
 from shared_state import keys
 from shared_state.team_files import read_team
 
+from . import ledger
 from .conftest import MakeHouse
 from .house import House
 
@@ -138,3 +139,34 @@ def test_five_hundred_of_one_reason_are_redriven_by_filter_at_a_rate(house: Hous
     busiest = max(sum(start <= other < start + 1 for other in starts) for start in starts)
     assert busiest <= 1.75 * PER_SECOND
     assert json.loads(cli(*words, "--json"))["redriven"] == []
+
+
+def test_a_failed_task_is_forked_from_its_dead_step_and_what_was_done_stays_done(
+    house: House, cli: Cli, tmp_path: Path
+) -> None:
+    house.apply(ledger.team())
+    book = tmp_path / "ledger"
+    good, bad = {"ledger": str(book)}, {"ledger": str(book), "refuse": True}
+    steps: list[dict[str, Any]] = [
+        {"id": "a", "agent": "write", "input": good},
+        {"id": "b", "agent": "write", "input": good, "needs": ["a"]},
+        {"id": "c", "agent": "write", "input": bad, "needs": ["b"]},
+        {"id": "d", "agent": "write", "input": good, "needs": ["c"]},
+    ]
+    task = cli("submit", "ledger", "--plan", json.dumps({"steps": steps}), "--wait", code=1).split()[1]
+    assert "edit.refuse" in cli("fork", task, "--from", "c", "--edit", '{"ledger": "x", "refuse": "no"}', code=2)
+    words = ("fork", task, "--from", "c", "--edit", json.dumps(good), "--idempotency-key", "once")
+    fork = cli(*words).strip()
+    assert cli(*words).strip() == fork
+    assert cli("watch", fork).splitlines()[-1] == "task succeeded"
+
+    ran = [line.split() for line in book.read_text().splitlines()]
+    assert ran == [[task, key] for key in "abc"] + [[fork, key] for key in "cd"]
+    assert f"{task} at step c with another input, by on call" in cli("status", fork)
+    shown = {line.split()[1]: line for line in cli("steps", fork).splitlines()[1:]}
+    assert [key for key, line in shown.items() if "succeeded, shared" in line] == ["a", "b"]
+    assert "task.forked" in cli("events", fork)
+    assert fork in cli("events", task)
+    assert json.loads(cli("result", fork))["outputs"] == {"d": {"by": fork}}
+    assert "no step 'z'" in cli("fork", task, "--from", "z", code=2)
+    assert "failed" in cli("status", task)

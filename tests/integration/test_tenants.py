@@ -34,6 +34,7 @@ LISTINGS = {
 }  # fmt: skip
 BODIES: Mapping[str, Any] = {
     "/v1/tasks/{task_id}/cancel": None,
+    "/v1/tasks/{task_id}/fork": {"from": "a"},
     "/v1/questions/{question_id}/answer": {"text": "mine"},
     "/v1/dead-letters/redrive": {"filter": {"reason": "agent.unable"}},
     "/v1/dead-letters/{letter_id}/redrive": {"edit": {"n": 2}},

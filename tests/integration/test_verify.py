@@ -35,6 +35,7 @@ SEEDS = {
     "I26": "delete from proposals where state = 'pending'",
     "I33": "update questions set state = 'cancelled'",
     "I34": "update steps set state = 'skipped', finished_at = clock_timestamp() where key = 'blocked'",
+    "I38": "insert into shared_steps select id, tenant_id, task_id, task_id, id from steps where key = 'done'",
     "I27": f"update steps set lease_until = {LONG_AGO} where key = 'held'",
     "I28": f"update outbox set published_at = null, created_at = {LONG_AGO}",
     "I29": f"update steps set due_at = {LONG_AGO} where key = 'ready'",

@@ -8,6 +8,7 @@ DATABASE = (
     "tests/integration/test_second_guards.py",
     "tests/integration/test_transitions.py",
 )
+FORKS = ("tests/unit/test_forks.py", "tests/integration/test_forks.py")
 DEAD_LETTERS = ("tests/integration/test_dead_letters.py",)
 REFINEMENT = ("tests/integration/test_refinement.py",)
 
@@ -140,6 +141,17 @@ CHECKS: dict[str, Check] = {
     "attempts: a stranded task is settled": _shared(
         "attempts", "sorted({*ending, *stranded} - grown)", "sorted({*ending} - grown)"
     ),
+    **{
+        f"forks: {name}": Check("shared_state.forks", text, replacement, FORKS)
+        for name, text, replacement in (
+            ("what is not accepted runs anew", "step.id == at.id or not step.accepted]", "step.id == at.id]"),
+            ("the step itself runs anew", "step.id == at.id or not step.accepted]", "not step.accepted]"),
+            ("and what needs it", "            waiting.extend(dependents.get(step_id, ()))\n", ""),
+            ("a planner starts over alone", "[at] if at.role is Role.PLANNER else list(steps)", "list(steps)"),
+            ("an edit fits its schema", "    if reasons:\n", "    if False:\n"),
+            ("a key makes one fork", "if earlier is not None:", "if False:"),
+        )
+    },
     "prune: not what lives": _shared(
         "prune",
         "where t.finished_at < clock_timestamp()",

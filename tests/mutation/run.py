@@ -19,7 +19,7 @@ from orchestrator.embedded import EmbeddedPostgres
 from shared_state.migrate import upgrade
 from tests.conftest import create_database
 from tests.legal_moves import install as install_legal_moves
-from tests.mutation.checks import CHECKS, DATABASE, DEAD_LETTERS, REFINEMENT
+from tests.mutation.checks import CHECKS, DATABASE, DEAD_LETTERS, FORKS, REFINEMENT
 from tests.mutation.guards import guards
 from tests.mutation.survivors import EXPLAINED
 
@@ -58,12 +58,16 @@ class Result:
 
 def mutants(wanted: Sequence[str]) -> list[Mutant]:
     """Those whose name contains one of the words; all of them without words."""
-    found = [Mutant(str(guard), f"sql/{guard.statement}/{guard.name}", (*DATABASE, *REFINEMENT)) for guard in guards()]
+    found = [
+        Mutant(str(guard), f"sql/{guard.statement}/{guard.name}", _responsible(guard.statement)) for guard in guards()
+    ]
     found += [Mutant(name, f"python/{name}", check.tests) for name, check in CHECKS.items()]
     return [mutant for mutant in found if not wanted or any(word in mutant.name for word in wanted)]
 
 
 def _responsible(statement: str) -> tuple[str, ...]:
+    if statement in ("fork", "fork_origin"):
+        return FORKS
     of_letters = statement in ("redrive", "redrive_message", "edit", "discard")
     return (*DATABASE, *(DEAD_LETTERS if of_letters else ()), *REFINEMENT)
 

@@ -135,6 +135,35 @@ def test_a_signature_does_not_excuse_the_content(changes: dict[str, object], rea
     assert reason_of(signed(**changes)) == reason
 
 
+FIRST_RELEASE = {
+    "version": 1,
+    "id": "01890a5d-ac96-774b-bcce-b302099a8057",
+    "kind": "execute",
+    "queue": "execute",
+    "steps": [
+        {"id": "01890a5d-ac96-774b-bcce-b302099a8058", "epoch": 3},
+        {"id": "01890a5d-ac96-774b-bcce-b302099a8059", "epoch": 1},
+    ],
+    "traceparent": "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01",
+    "key": "test",
+    "signature": "a597cfae2e87622983eebc552d293a53027d116cabe32309ada14af5391ee08e",
+}
+"""Made by the code of schema 0001. It may lie on a queue for as long as that release is served: never change it."""
+
+
+def test_a_message_of_the_first_release_is_understood() -> None:
+    read = decode(FIRST_RELEASE, SigningKeys({"test": b"a secret of the tests"}))
+    assert (read.kind, read.queue, [ref.epoch for ref in read.steps]) == (MessageKind.EXECUTE, "execute", [3, 1])
+    assert read.steps[0].id == uuid.UUID("01890a5d-ac96-774b-bcce-b302099a8058")
+    assert read.traceparent == FIRST_RELEASE["traceparent"]
+
+
+def test_a_message_of_today_is_what_the_first_release_understands() -> None:
+    """Until no served release is left that knows version 1 only."""
+    keys = SigningKeys({"test": b"a secret of the tests"})
+    assert encode(decode(FIRST_RELEASE, keys), keys) == FIRST_RELEASE
+
+
 def test_keys_rotate() -> None:
     old = SigningKeys({"old": b"the old secret"})
     new_only = SigningKeys({"new": b"the new secret"})
