@@ -6,6 +6,7 @@ import threading
 import structlog
 from sqlalchemy import Engine
 
+from orchestrator.loops.inspector import inspect_pass
 from orchestrator.loops.listener import listen
 from orchestrator.loops.runner import Loop, run_loop
 from orchestrator.loops.webhook import Webhook, tell
@@ -13,6 +14,7 @@ from shared_state import outbox, presence, prune, sweep
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
+from shared_state.inspection import Inspector
 from shared_state.migrate import require_head
 from shared_state.settings import Settings
 
@@ -25,6 +27,9 @@ WINDOW = 500
 def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePublisher) -> list[Loop]:
     def relay_pass() -> bool:
         done = outbox.relay(engine, publisher, republish_seconds=settings.republish_seconds, window=WINDOW)
+        if done.republished:
+            # A backlog that nobody has a slot for, or messages that were lost. Apart from recovered leases.
+            log.info("backlog.republished", count=done.republished)
         return done.dispatched > 0
 
     def sweep_pass() -> bool:
@@ -55,6 +60,11 @@ def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePubl
     webhook = webhook_of(settings)
     if webhook is not None:
         loops.append(Loop("webhook", lambda: tell(engine, webhook), every_seconds=1.0))
+    if settings.verify_seconds:
+        # A pool of its own, whose one connection holds the inspector's lock.
+        alone = make_engine(settings.database_url, pool_size=1, application="orchestrator-inspector")
+        inspector = Inspector(alone)
+        loops.append(Loop("inspector", lambda: inspect_pass(inspector), every_seconds=settings.verify_seconds))
     return loops
 
 

@@ -1,0 +1,112 @@
+"""The invariants in production: looked at again and again, at a bounded cost, by one process at a time.
+
+A look at everything costs what the whole history costs. A pass looks at the tasks that are open or ended a short while
+ago, at most so many of them, for at most so long; what it did not reach is reached first by the passes after it.
+`orchestrator verify` looks at everything.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, Engine
+
+from shared_state.engine import transaction
+from shared_state.statements import query
+from shared_state.verify import Invariant, Violation, broken, invariants, limit_time, read_one_moment
+
+PASS_SECONDS = 5.0
+"""How long one pass may take, all its statements together."""
+TASK_LIMIT = 5_000
+"""How many tasks one pass looks at; of more, the next pass looks at the next ones."""
+LATELY_SECONDS = 600.0
+VIOLATION_LIMIT = 100
+_LOCK = 0x76657269
+_NONE = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one pass found; `unchecked` are the names of invariants that it had no time for."""
+
+    violations: list[Violation]
+    task_count: int
+    unchecked: list[str]
+    seconds: float
+
+
+class Inspector:
+    """Looks at the invariants whenever it is asked to, if no other process does.
+
+    `engine` has one connection and is used by nobody else: the connection holds, for as long as it lives, the lock that
+    keeps every other inspector from doing the same.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        pass_seconds: float = PASS_SECONDS,
+        task_limit: int = TASK_LIMIT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._pass_seconds = pass_seconds
+        self._task_limit = task_limit
+        self._clock = clock
+        self._after = _NONE
+        self._first = 0
+
+    def inspect(self) -> Inspection | None:
+        """One pass; null when another process is the one that inspects. Raises `Unavailable`."""
+        began = self._clock()
+        with transaction(self._engine) as connection:
+            read_one_moment(connection, timeout_seconds=self._pass_seconds)
+            if not query(connection, "select pg_try_advisory_lock(%(key)s) as mine", key=_LOCK)[0]["mine"]:
+                return None
+            tasks = self._choose_tasks(connection)
+            found, unchecked = self._look(connection, tasks, until=began + self._pass_seconds)
+        return Inspection(found, len(tasks), unchecked, self._clock() - began)
+
+    def _choose_tasks(self, connection: Connection) -> Sequence[UUID]:
+        """The next ones by id, and from the first again after the last."""
+        rows = query(
+            connection,
+            """select id from tasks
+            where finished_at is null or finished_at > clock_timestamp() - make_interval(secs => %(lately)s)
+            order by id <= %(after)s, id limit %(limit)s""",
+            lately=LATELY_SECONDS,
+            after=self._after,
+            limit=self._task_limit,
+        )
+        self._after = rows[-1]["id"] if len(rows) == self._task_limit else _NONE
+        return [row["id"] for row in rows]
+
+    def _look(
+        self, connection: Connection, tasks: Sequence[UUID], *, until: float
+    ) -> tuple[list[Violation], list[str]]:
+        """Begins where the last pass ended, so that one slow query does not keep those after it from their turn."""
+        found: list[Violation] = []
+        turn = [*invariants()[self._first :], *invariants()[: self._first]]
+        for place, each in enumerate(turn):
+            left = until - self._clock()
+            looked = _broken_within(connection, each, tasks, left) if left > 0 else None
+            if looked is None:
+                self._first = (self._first + place + 1) % len(turn)
+                return found, [late.name for late in turn[place:]]
+            found.extend(looked)
+        return found, []
+
+
+def _broken_within(
+    connection: Connection, invariant: Invariant, tasks: Sequence[UUID], seconds: float
+) -> list[Violation] | None:
+    """Null when the time was too short."""
+    try:
+        with connection.begin_nested():
+            limit_time(connection, seconds)
+            return broken(connection, invariant, limit=VIOLATION_LIMIT, among=tasks)
+    except psycopg.errors.QueryCanceled:
+        return None
