@@ -19,7 +19,7 @@ from shared_state.verify import Invariant, Violation, broken, invariants, limit_
 
 PASS_SECONDS = 5.0
 """How long one pass may take, all its statements together."""
-TASK_LIMIT = 5_000
+TASK_LIMIT = 1_000
 """How many tasks one pass looks at; of more, the next pass looks at the next ones."""
 LATELY_SECONDS = 600.0
 VIOLATION_LIMIT = 100

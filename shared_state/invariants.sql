@@ -41,7 +41,8 @@ select o.step_id, s.state || ' epoch ' || o.epoch from outbox o join steps s on 
 where o.epoch <> s.epoch or not (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null);
 
 -- I16: safety: nothing is accepted after its task was cancelled
-select o.step_id, 'accepted after cancel' from outputs o join tasks t on t.id = o.task_id where o.accepted_at > t.cancel_requested_at;
+select o.step_id, 'accepted after cancel' from tasks t join steps s on s.task_id = t.id join outputs o on o.step_id = s.id
+where o.accepted_at > t.cancel_requested_at;
 
 -- I17: safety: no step is created after its task was cancelled
 select s.id, 'created after cancel' from steps s join tasks t on t.id = s.task_id where s.created_at > t.cancel_requested_at;

@@ -16,7 +16,7 @@ from shared_state.statements import query
 Kind = Literal["safety", "liveness"]
 _HEADER = re.compile(r"^-- (I\d+): (safety|liveness): (.+)$", re.MULTILINE)
 _WHOLE_TABLES = (
-    "plan_cache_mode = auto",
+    "plan_cache_mode = force_custom_plan",
     "enable_seqscan = on",
     "enable_bitmapscan = on",
     "enable_mergejoin = on",

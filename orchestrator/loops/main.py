@@ -24,7 +24,9 @@ WINDOW = 500
 """How many published, unclaimed entries one queue may have: enough to keep workers busy, few enough to stay fair."""
 
 
-def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePublisher) -> list[Loop]:
+def make_loops(
+    settings: Settings, engine: Engine, publisher: outbox.MessagePublisher, inspector: Inspector | None = None
+) -> list[Loop]:
     def relay_pass() -> bool:
         done = outbox.relay(engine, publisher, republish_seconds=settings.republish_seconds, window=WINDOW)
         if done.republished:
@@ -60,10 +62,7 @@ def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePubl
     webhook = webhook_of(settings)
     if webhook is not None:
         loops.append(Loop("webhook", lambda: tell(engine, webhook), every_seconds=1.0))
-    if settings.verify_seconds:
-        # A pool of its own, whose one connection holds the inspector's lock.
-        alone = make_engine(settings.database_url, pool_size=1, application="orchestrator-inspector")
-        inspector = Inspector(alone)
+    if settings.verify_seconds and inspector is not None:
         loops.append(Loop("inspector", lambda: inspect_pass(inspector), every_seconds=settings.verify_seconds))
     return loops
 
@@ -80,6 +79,8 @@ def run_loops(settings: Settings) -> None:
     engine = make_engine(settings.database_url, pool_size=5, application="orchestrator-loops")
     require_head(engine)
     publisher = Publisher(make_app(settings), signing_keys(settings))
+    # A pool of its own, whose one connection holds the inspector's lock.
+    inspecting = make_engine(settings.database_url, pool_size=1, application="orchestrator-inspector")
     stop, wake_relay = threading.Event(), threading.Event()
 
     def finish(*_: object) -> None:
@@ -92,7 +93,7 @@ def run_loops(settings: Settings) -> None:
         threading.Thread(
             target=run_loop, args=(loop, stop, wakes.setdefault(loop.name, threading.Event())), name=loop.name
         )
-        for loop in make_loops(settings, engine, publisher)
+        for loop in make_loops(settings, engine, publisher, Inspector(inspecting))
     ]
     url = settings.database_url
     threads.append(threading.Thread(target=listen, args=(url, wake_relay, stop), name="listener"))
@@ -104,4 +105,5 @@ def run_loops(settings: Settings) -> None:
         wake.set()
     for thread in threads:
         thread.join(timeout=5)
+    inspecting.dispose()
     log.info("loops.stopped")
