@@ -7,12 +7,14 @@ ago, at most so many of them, for at most so long; what it did not reach is reac
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
+from shared_state.connection import Connection
 from shared_state.engine import transaction
 from shared_state.statements import query
 from shared_state.verify import Invariant, Violation, broken, invariants, limit_time, read_one_moment
@@ -62,21 +64,33 @@ class Inspector:
     def inspect(self) -> Inspection | None:
         """One pass; null when another process is the one that inspects. Raises `Unavailable`."""
         began = self._clock()
-        with transaction(self._engine) as connection:
+        found: list[Violation] = []
+        task_count = 0
+        unchecked = self._turn()
+        with suppress(_TooLate), transaction(self._engine) as connection:
             read_one_moment(connection, timeout_seconds=self._pass_seconds)
-            if not query(connection, "select pg_try_advisory_lock(%(key)s) as mine", key=_LOCK)[0]["mine"]:
+            if not query(connection, "select pg_try_advisory_lock(%(key)s::bigint) as mine", key=_LOCK)[0]["mine"]:
                 return None
             tasks = self._choose_tasks(connection)
-            found, unchecked = self._look(connection, tasks, until=began + self._pass_seconds)
-        return Inspection(found, len(tasks), unchecked, self._clock() - began)
+            task_count = len(tasks)
+            while unchecked:
+                found += _broken_within(connection, unchecked[0], tasks, began + self._pass_seconds - self._clock())
+                unchecked = unchecked[1:]
+        if unchecked:
+            # The one that took too long comes last in the next pass: those after it get their turn.
+            self._first = (invariants().index(unchecked[0]) + 1) % len(invariants())
+        return Inspection(found, task_count, [each.name for each in unchecked], self._clock() - began)
+
+    def _turn(self) -> list[Invariant]:
+        return [*invariants()[self._first :], *invariants()[: self._first]]
 
     def _choose_tasks(self, connection: Connection) -> Sequence[UUID]:
         """The next ones by id, and from the first again after the last."""
         rows = query(
             connection,
             """select id from tasks
-            where finished_at is null or finished_at > clock_timestamp() - make_interval(secs => %(lately)s)
-            order by id <= %(after)s, id limit %(limit)s""",
+            where finished_at is null or finished_at > clock_timestamp() - make_interval(secs => %(lately)s::float8)
+            order by id <= %(after)s::uuid, id limit %(limit)s::int""",
             lately=LATELY_SECONDS,
             after=self._after,
             limit=self._task_limit,
@@ -84,29 +98,19 @@ class Inspector:
         self._after = rows[-1]["id"] if len(rows) == self._task_limit else _NONE
         return [row["id"] for row in rows]
 
-    def _look(
-        self, connection: Connection, tasks: Sequence[UUID], *, until: float
-    ) -> tuple[list[Violation], list[str]]:
-        """Begins where the last pass ended, so that one slow query does not keep those after it from their turn."""
-        found: list[Violation] = []
-        turn = [*invariants()[self._first :], *invariants()[: self._first]]
-        for place, each in enumerate(turn):
-            left = until - self._clock()
-            looked = _broken_within(connection, each, tasks, left) if left > 0 else None
-            if looked is None:
-                self._first = (self._first + place + 1) % len(turn)
-                return found, [late.name for late in turn[place:]]
-            found.extend(looked)
-        return found, []
+
+class _TooLate(Exception):
+    """The pass's time is over. It ends the transaction, which has only read."""
 
 
 def _broken_within(
     connection: Connection, invariant: Invariant, tasks: Sequence[UUID], seconds: float
-) -> list[Violation] | None:
-    """Null when the time was too short."""
+) -> list[Violation]:
+    """Raises `_TooLate` when the time is too short."""
+    if seconds <= 0:
+        raise _TooLate
     try:
-        with connection.begin_nested():
-            limit_time(connection, seconds)
-            return broken(connection, invariant, limit=VIOLATION_LIMIT, among=tasks)
-    except psycopg.errors.QueryCanceled:
-        return None
+        limit_time(connection, seconds)
+        return broken(connection, invariant, limit=VIOLATION_LIMIT, among=tasks)
+    except psycopg.errors.QueryCanceled as error:
+        raise _TooLate from error

@@ -8,8 +8,9 @@ from importlib.resources import files
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
+from shared_state.connection import Connection
 from shared_state.engine import transaction
 from shared_state.statements import query
 

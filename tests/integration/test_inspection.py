@@ -13,6 +13,7 @@ from orchestrator.loops.runner import Loop
 from shared_state.engine import make_engine, transaction
 from shared_state.inspection import VIOLATION_LIMIT, Inspection, Inspector
 from shared_state.settings import Settings
+from shared_state.statements import query
 from shared_state.verify import invariants
 from tests.integration.driver import Driver
 
@@ -115,7 +116,7 @@ def test_a_pass_ends_in_time_and_the_next_goes_on_where_it_ended(engine: Engine,
     reads = [each.name for each in invariants() if "outputs" in each.sql]
     with transaction(engine) as connection:
         # Who reads outputs waits for this, as for a query that takes too long.
-        connection.exec_driver_sql("lock table outputs in access exclusive mode")
+        query(connection, "lock table outputs in access exclusive mode")
         first, second = inspect(inspector), inspect(inspector)
     assert max(first.seconds, second.seconds) < 1.5
     assert first.unchecked == names[names.index(reads[0]) :]
