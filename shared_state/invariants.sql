@@ -1,6 +1,7 @@
 -- What must always hold. Each query returns (id, text) of what breaks it: none, in a healthy database, at any time.
 -- Run in one repeatable-read transaction, so that all see the same moment. Blocks start with `-- name: kind: meaning`;
 -- kind safety must hold always, kind liveness once faults are over (a step in a backlog is no violation).
+-- `verify.py` runs them over everything, or over the rows of some tasks: then `tasks`, `steps` and `outputs` are those.
 
 -- I01: safety: a step has an accepted output if and only if it succeeded
 select s.id, s.state from steps s left join outputs o on o.step_id = s.id where (s.state = 'succeeded') <> (o.step_id is not null);
@@ -40,7 +41,8 @@ select o.step_id, s.state || ' epoch ' || o.epoch from outbox o join steps s on 
 where o.epoch <> s.epoch or not (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null);
 
 -- I16: safety: nothing is accepted after its task was cancelled
-select o.step_id, 'accepted after cancel' from outputs o join tasks t on t.id = o.task_id where o.accepted_at > t.cancel_requested_at;
+select o.step_id, 'accepted after cancel' from tasks t join steps s on s.task_id = t.id join outputs o on o.step_id = s.id
+where o.accepted_at > t.cancel_requested_at;
 
 -- I17: safety: no step is created after its task was cancelled
 select s.id, 'created after cancel' from steps s join tasks t on t.id = s.task_id where s.created_at > t.cancel_requested_at;
@@ -59,13 +61,24 @@ where t.finished_at is not null and s.state in ('blocked', 'ready', 'running', '
 select t.id, t.state from tasks t where t.finished_at is null and not exists (select 1 from steps s
     where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting'));
 
--- I24: safety: rows of a task carry its tenant, and needs stay inside one task
-select s.id, 'tenant' from steps s join tasks t on t.id = s.task_id where s.tenant_id <> t.tenant_id
-union all select d.step_id, 'needs across tasks' from dependencies d join steps a on a.id = d.step_id join steps b on b.id = d.needs_id
-    where a.task_id <> b.task_id or a.task_id <> d.task_id
-union all select o.step_id, 'output tenant' from outputs o join steps s on s.id = o.step_id where o.tenant_id <> s.tenant_id
-union all select q.id, 'question tenant' from questions q join tasks t on t.id = q.task_id where q.tenant_id <> t.tenant_id
-union all select l.id, 'dead letter tenant' from dead_letters l join tasks t on t.id = l.task_id where l.tenant_id <> t.tenant_id
+-- I24: safety: rows of a task carry its tenant, all of them, and needs stay inside one task
+select s.id, 'step tenant' from steps s join tasks t on t.id = s.task_id where s.tenant_id <> t.tenant_id
+union all select d.step_id, 'needs across tasks' from steps a join dependencies d on d.step_id = a.id join steps b on b.id = d.needs_id
+    where a.task_id <> b.task_id or (d.task_id, d.tenant_id) <> (a.task_id, a.tenant_id)
+union all select a.step_id, 'attempt tenant' from steps s join attempts a on a.step_id = s.id
+    where (a.task_id, a.tenant_id) <> (s.task_id, s.tenant_id)
+union all select o.step_id, 'output tenant' from steps s join outputs o on o.step_id = s.id
+    where (o.task_id, o.tenant_id) <> (s.task_id, s.tenant_id)
+union all select p.step_id, 'proposal tenant' from steps s join proposals p on p.step_id = s.id
+    where (p.task_id, p.tenant_id) <> (s.task_id, s.tenant_id)
+union all select e.step_id, 'queue entry tenant' from steps s join outbox e on e.step_id = s.id
+    where (e.task_id, e.tenant_id) <> (s.task_id, s.tenant_id)
+union all select q.id, 'question tenant' from tasks t join questions q on q.task_id = t.id where q.tenant_id <> t.tenant_id
+union all select t.id, 'event tenant' from tasks t join events e on e.task_id = t.id where e.tenant_id <> t.tenant_id
+union all select t.id, 'idempotency key tenant' from tasks t join idempotency_keys k on k.task_id = t.id where k.tenant_id <> t.tenant_id
+union all select l.id, 'dead letter tenant' from tasks t join dead_letters l on l.task_id = t.id where l.tenant_id <> t.tenant_id
+union all select n.id, 'note tenant' from dead_letters l join dead_letter_notes n on n.dead_letter_id = l.id where n.tenant_id <> l.tenant_id
+union all select e.id, 'edit tenant' from dead_letters l join dead_letter_edits e on e.dead_letter_id = l.id where e.tenant_id <> l.tenant_id
 union all select f.task_id, 'fork tenant' from tasks t join forks f on f.task_id = t.id where f.tenant_id <> t.tenant_id
 union all select h.step_id, 'shared step tenant' from steps s join shared_steps h on h.step_id = s.id
     where (h.task_id, h.tenant_id) <> (s.task_id, s.tenant_id);
@@ -76,6 +89,9 @@ select d.step_id, 'rank' from dependencies d join steps s on s.id = d.step_id jo
 -- I26: safety: a pending proposal belongs to a step under review, and a step under review has one
 select s.id, s.state from steps s left join proposals p on p.step_id = s.id and p.state = 'pending'
 where (s.state = 'reviewing') <> (p.step_id is not null);
+
+-- I32: safety: a step counts no more attempts than were begun
+select s.id, 'counts ' || s.attempt_count from steps s where s.attempt_count > (select count(*) from attempts a where a.step_id = s.id);
 
 -- I33: safety: a waiting step has an open question, and only a waiting step has one
 select s.id, s.state from steps s left join questions q on q.step_id = s.id and q.state = 'open' where (s.state = 'waiting') <> (q.id is not null);
@@ -88,6 +104,13 @@ select s.id, s.key from steps s where s.state = 'skipped' and not exists (select
 select s.id, s.state from steps s join shared_steps h on h.step_id = s.id
 where s.state <> 'succeeded' or not exists (select 1 from forks f where f.task_id = s.task_id)
     or exists (select 1 from attempts a where a.step_id = s.id and a.started_at >= s.created_at);
+
+-- I36: safety: the step of a redriven dead letter has moved on, and that of a discarded one has failed for good
+select l.id, l.state || ' but ' || s.state from steps s join dead_letters l on l.step_id = s.id
+where l.state = 'redriven' and s.epoch <= l.epoch + 1 or l.state = 'discarded' and (s.state <> 'failed' or s.epoch <> l.epoch + 1);
+
+-- I37: safety: bytes that were written anew as a message are no open dead letter any more
+select l.id, l.state from dead_letters l join dead_letter_edits e on e.dead_letter_id = l.id where l.step_id is null and l.state <> 'redriven';
 
 -- I27: liveness: a lease that lapsed is recovered within the target
 select s.id, 'lapsed ' || s.lease_until from steps s where s.lease_until < clock_timestamp() - interval '10 seconds';

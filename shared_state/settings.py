@@ -84,6 +84,8 @@ class Settings(BaseModel):
     """How long a worker that was told to stop may finish what it holds."""
     sweep_seconds: float = Field(default=1.0, gt=0, le=3600)
     republish_seconds: float = Field(default=10.0, gt=0, le=3600)
+    verify_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """Pause between two looks at the invariants by the loops; 0: they never look."""
     max_body_bytes: int = Field(default=8_000_000, ge=1024, le=1_000_000_000)
     retention_days: int = Field(default=30, ge=1, le=36_500)
     dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)

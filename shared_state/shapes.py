@@ -297,11 +297,15 @@ class Worker(TypedDict):
 
 
 class Queue(TypedDict):
-    """Steps of the caller's tenant by queue. `depth` is what the broker holds for everyone; null: it did not answer."""
+    """Steps of the caller's tenant by queue. `depth` is what the broker holds for everyone; null: it did not answer.
+
+    `republished` of the `published` were published more than once: a backlog, or messages that were lost.
+    """
 
     queue: str
     waiting: int
     published: int
+    republished: int
     running: int
     oldest_seconds: float | None
     worker_count: int

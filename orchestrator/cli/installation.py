@@ -33,6 +33,7 @@ def list_queues(*, json: Json = False) -> None:
                 ("QUEUE", "queue"),
                 ("WAITING", "waiting"),
                 ("PUBLISHED", "published"),
+                ("REPUBLISHED", "republished"),
                 ("RUNNING", "running"),
                 ("WORKERS", "worker_count"),
                 ("BROKER", lambda queue: "no answer" if queue["depth"] is None else queue["depth"]),

@@ -1,1 +1,1 @@
-"""The background loops: relay, sweeper, stager, pruner. Any number of instances may run; none is special."""
+"""The background loops: relay, sweeper, stager, pruner, inspector. Any number of instances may run; none is special."""

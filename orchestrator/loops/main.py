@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import Engine
 
 from contracts.errors import Misconfigured
+from orchestrator.loops.inspector import inspect_pass
 from orchestrator.loops.listener import listen
 from orchestrator.loops.runner import Loop, run_loop
 from orchestrator.loops.webhook import Webhook, tell
@@ -14,6 +15,7 @@ from shared_state import outbox, presence, prune, sweep
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
+from shared_state.inspection import Inspector
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 
@@ -23,9 +25,14 @@ WINDOW = 500
 """How many published, unclaimed entries one queue may have: enough to keep workers busy, few enough to stay fair."""
 
 
-def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePublisher) -> list[Loop]:
+def make_loops(
+    settings: Settings, engine: Engine, publisher: outbox.MessagePublisher, inspector: Inspector | None = None
+) -> list[Loop]:
     def relay_pass() -> bool:
         done = outbox.relay(engine, publisher, republish_seconds=settings.republish_seconds, window=WINDOW)
+        if done.republished:
+            # A backlog that nobody has a slot for, or messages that were lost. Apart from recovered leases.
+            log.info("backlog.republished", count=done.republished)
         return done.dispatched > 0
 
     def sweep_pass() -> bool:
@@ -56,6 +63,8 @@ def make_loops(settings: Settings, engine: Engine, publisher: outbox.MessagePubl
     webhook = webhook_of(settings)
     if webhook is not None:
         loops.append(Loop("webhook", lambda: tell(engine, webhook), every_seconds=1.0))
+    if settings.verify_seconds and inspector is not None:
+        loops.append(Loop("inspector", lambda: inspect_pass(inspector), every_seconds=settings.verify_seconds))
     return loops
 
 
@@ -71,6 +80,8 @@ def run_loops(settings: Settings) -> None:
     engine = make_engine(settings.database_url, pool_size=5, application="orchestrator-loops")
     require_served(engine)
     publisher = Publisher(make_app(settings), signing_keys(settings))
+    # A pool of its own, whose one connection holds the inspector's lock.
+    inspecting = make_engine(settings.database_url, pool_size=1, application="orchestrator-inspector")
     stop, wake_relay = threading.Event(), threading.Event()
     refusals: list[str] = []
 
@@ -92,7 +103,10 @@ def run_loops(settings: Settings) -> None:
         threading.Thread(
             target=run_loop, args=(loop, stop, wakes.setdefault(loop.name, threading.Event())), name=loop.name
         )
-        for loop in [*make_loops(settings, engine, publisher), Loop("schema", schema_pass, every_seconds=5.0)]
+        for loop in [
+            *make_loops(settings, engine, publisher, Inspector(inspecting)),
+            Loop("schema", schema_pass, every_seconds=5.0),
+        ]
     ]
     url = settings.database_url
     threads.append(threading.Thread(target=listen, args=(url, wake_relay, stop), name="listener"))
@@ -104,6 +118,7 @@ def run_loops(settings: Settings) -> None:
         wake.set()
     for thread in threads:
         thread.join(timeout=5)
+    inspecting.dispose()
     log.info("loops.stopped")
     if refusals:
         raise Misconfigured(refusals[0])

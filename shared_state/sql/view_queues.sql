@@ -2,6 +2,7 @@
 with entries as (
     select queue, count(*) filter (where published_at is null) as waiting,
         count(*) filter (where published_at is not null) as published,
+        count(*) filter (where published_at is not null and publish_count > 1) as republished,
         extract(epoch from clock_timestamp() - min(created_at))::float8 as oldest_seconds
     from outbox
     where tenant_id = %(tenant)s
@@ -24,8 +25,9 @@ with entries as (
     union select queue from leased
     union select queue from served
 )
-select queue, coalesce(waiting, 0) as waiting, coalesce(published, 0) as published, coalesce(running, 0) as running,
-    oldest_seconds, coalesce(worker_count, 0) as worker_count
+select queue, coalesce(waiting, 0) as waiting, coalesce(published, 0) as published,
+    coalesce(republished, 0) as republished, coalesce(running, 0) as running, oldest_seconds,
+    coalesce(worker_count, 0) as worker_count
 from names
 left join entries using (queue)
 left join leased using (queue)

@@ -40,6 +40,7 @@ def queues(connection: Connection, tenant: str) -> list[Queue]:
             "queue": row["queue"],
             "waiting": row["waiting"],
             "published": row["published"],
+            "republished": row["republished"],
             "running": row["running"],
             "oldest_seconds": row["oldest_seconds"],
             "worker_count": row["worker_count"],

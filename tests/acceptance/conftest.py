@@ -45,3 +45,4 @@ def make_house(
         yield make
         for house in made:
             assert house.violations("safety") == []
+            assert house.violated() == []

@@ -1,6 +1,7 @@
 """A whole house of real processes: workers and loops on a real Postgres and Redis, to be killed, stopped and mended."""
 
 import os
+import re
 import secrets
 import signal
 import sys
@@ -11,7 +12,7 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from contracts.errors import Unavailable
@@ -31,11 +32,20 @@ from shared_state.teams import apply
 MARK = "ACCEPTANCE_HOUSE"
 LOOPS = "loops"
 API = "api"
-FAST = {"lease_seconds": 5.0, "sweep_seconds": 0.5, "republish_seconds": 2.0}
+FAST = {"lease_seconds": 5.0, "sweep_seconds": 0.5, "republish_seconds": 2.0, "verify_seconds": 2.0}
 SIGNING_KEYS = "test:a secret of the tests"
 """The key with which `integration.test_broker_worker` signs its frames."""
 ENDED = ("succeeded", "failed", "cancelled")
 Step = dict[str, Any]
+
+
+class Rescues(NamedTuple):
+    """What had to be mended so far. Without a fault no lease expires and none is recovered; `republished` may also be a
+    backlog that nobody had a slot for, so it counts apart."""
+
+    expired: int
+    recovered: int
+    republished: int
 
 
 class House:
@@ -202,6 +212,23 @@ class House:
             for attempt in self.attempts(task_id)
             if attempt["state"] == "running" and worker in (None, attempt["worker"])
         ]
+
+    def rescues(self) -> Rescues:
+        """Attempts that expired; leases that the loops have recovered, and entries they have published again."""
+        (row,) = self.query("select count(*)::int as count from attempts where state = 'expired'")
+        return Rescues(row["count"], self._counted("lease.recovered"), self._counted("backlog.republished"))
+
+    def _counted(self, event: str) -> int:
+        """What the loops' log says of it, all in all."""
+        said = self.processes[LOOPS].log.tail(10_000_000)
+        return sum(int(count) for count in re.findall(rf"{re.escape(event)} .*?\bcount=(\d+)", said))
+
+    def violated(self) -> list[str]:
+        """The lines in which the loops have reported a defect."""
+        if LOOPS not in self.processes:
+            return []
+        said = self.processes[LOOPS].log.tail(10_000_000).splitlines()
+        return [line for line in said if "invariant.violated" in line and "safety" in line]
 
     def violations(self, *kinds: str) -> list[verify.Violation]:
         return [each for each in verify.violations(self.engine) if not kinds or each.kind in kinds]

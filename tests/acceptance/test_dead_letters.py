@@ -16,7 +16,7 @@ from orchestrator.cli import main
 from shared_state import keys
 from shared_state.team_files import read_team
 
-from . import ledger
+from . import refusing_team
 from .conftest import MakeHouse
 from .house import House
 
@@ -144,7 +144,7 @@ def test_five_hundred_of_one_reason_are_redriven_by_filter_at_a_rate(house: Hous
 def test_a_failed_task_is_forked_from_its_dead_step_and_what_was_done_stays_done(
     house: House, cli: Cli, tmp_path: Path
 ) -> None:
-    house.apply(ledger.team())
+    house.apply(refusing_team.team())
     book = tmp_path / "ledger"
     good, bad = {"ledger": str(book)}, {"ledger": str(book), "refuse": True}
     steps: list[dict[str, Any]] = [
@@ -153,7 +153,7 @@ def test_a_failed_task_is_forked_from_its_dead_step_and_what_was_done_stays_done
         {"id": "c", "agent": "write", "input": bad, "needs": ["b"]},
         {"id": "d", "agent": "write", "input": good, "needs": ["c"]},
     ]
-    task = cli("submit", "ledger", "--plan", json.dumps({"steps": steps}), "--wait", code=1).split()[1]
+    task = cli("submit", "refusing", "--plan", json.dumps({"steps": steps}), "--wait", code=1).split()[1]
     assert "edit.refuse" in cli("fork", task, "--from", "c", "--edit", '{"ledger": "x", "refuse": "no"}', code=2)
     words = ("fork", task, "--from", "c", "--edit", json.dumps(good), "--idempotency-key", "once")
     fork = cli(*words).strip()

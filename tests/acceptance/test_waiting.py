@@ -69,6 +69,7 @@ def test_what_waits_holds_nothing(house: House) -> None:
     for task_id in asked[:20] + delayed[:20]:
         house.wait(task_id, 20)
     assert waiting(house, asked + delayed) == 2 * COUNT - 40
+    assert house.rescues()[:2] == (0, 0), house.rescues()
     assert house.violations() == []
 
 
