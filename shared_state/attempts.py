@@ -28,12 +28,12 @@ from contracts.settlements import (
     Settlement,
 )  # fmt: skip
 from contracts.teams import Role, Team
-from contracts.topology import MessageKind
+from contracts.topology import MessageKind, queue_of
 from contracts.verdicts import Reason
 from shared_state.connection import Connection, Reply
 from shared_state.engine import LostRace, new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
-from shared_state.plan_steps import create_steps, plan_rows
+from shared_state.plan_steps import Creating, begin_steps, plan_rows
 from shared_state.statements import query, run, send
 from shared_state.teams import load_team
 
@@ -87,6 +87,22 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """A settlement on its way. `expected` are the entries to be published, before it is known whether all was written;
+    `read` says so, also after the commit."""
+
+    read: Callable[[], Settled]
+    expected: list[Wakeup]
+
+
+@dataclass(frozen=True)
+class _Woken:
+    wakeups: list[Wakeup]
+    stranded: set[UUID]
+    """Tasks of which a step may have been the last one open."""
+
+
+@dataclass(frozen=True)
 class Held:
     """A lease this process holds, with the newest progress of its attempt (JSON) if there is any."""
 
@@ -136,39 +152,39 @@ def settle(connection: Connection, settlings: Sequence[Settling], *, direct: int
 
     Of what becomes ready, at most `direct` steps a task are in the answer, for the caller to publish or to claim.
     """
+    return begin_settle(connection, settlings, direct=direct).read()
+
+
+def begin_settle(connection: Connection, settlings: Sequence[Settling], *, direct: int = DIRECT_LIMIT) -> Writing:
+    """The same without waiting, where nobody needs what is settled: what then becomes ready is known beforehand, and
+    may be claimed in the same piece."""
     groups: dict[type[Settlement], list[Settling]] = defaultdict(list)
     for settling in settlings:
         groups[type(settling.settlement)].append(settling)
     ending = _tasks_to_lock(settlings)
     if ending:
         send(connection, "lock_tasks", ids=ending)
-    # All are under way before the first answer is waited for.
     sent = {kind: _send(connection, name, groups[kind]) for kind, name in _STATEMENTS.items() if groups[kind]}
-    rows = defaultdict(list, {kind: cursor.rows() for kind, cursor in sent.items()})
-    done = {(row["id"], row["epoch"]) for answer in rows.values() for row in answer}
-    wakeups = [_wakeup_of(row) for row in (*rows[Propose], *rows[Return]) if row["published"]]
-    freed = [row["id"] for kind in (Accept, Approve) for row in rows[kind]]
-    freed += [row["id"] for row in rows[Bury] if row["optional"]]
-    doomed = [row["id"] for row in rows[Bury] if not row["optional"]]
-    if doomed:
-        send(connection, "skip", ids=doomed)
-    plans = [each for each in groups[AcceptPlan] if each.key in done]
-    if plans:
-        wakeups.extend(_grow(connection, plans, direct))
+    plans = groups[AcceptPlan]
+    created = _grow(connection, plans, direct) if plans else Creating([], list)
+    woken = _wake(connection, groups, sent, ending, direct) if _may_wake(groups) else _Woken([], set())
     # A task that has just got steps is not over; one whose plan is empty is.
     grown = {each.assignment.task_id for each in plans if _plan_of(each).steps}
-    parents = freed if _may_have_dependents(groups) else []
-    stranded: set[UUID] = set()
-    if parents:
-        woken = run(connection, "wake", ids=parents, direct=direct)
-        wakeups.extend(wakeups_of(connection, [row for row in woken if row["step_id"] is not None]))
-        stranded = {row["stranded_task_id"] for row in woken if row["step_id"] is None} - set(ending)
-    if stranded and len(query(connection, _LOCK_OUT_OF_ORDER, ids=sorted(stranded))) < len(stranded):
-        raise LostRace("a task whose last step this may be is held by somebody else")
-    over = sorted({*ending, *stranded} - grown)
+    over = sorted({*ending, *woken.stranded} - grown)
     if over:
         send(connection, "settle_tasks", ids=over)
-    return Settled(frozenset(done), wakeups)
+
+    def read() -> Settled:
+        rows = {kind: reply.rows() for kind, reply in sent.items()}
+        done = frozenset((row["id"], row["epoch"]) for answer in rows.values() for row in answer)
+        again = [*rows.get(Propose, ()), *rows.get(Return, ())]
+        wakeups = [_wakeup_of(row) for row in again if row["published"]]
+        return Settled(done, [*wakeups, *created.read(), *woken.wakeups])
+
+    reviews = [_review_of(each, each.team) for each in groups[Propose] if each.team]
+    if _may_wake(groups) or groups[Return] or len(reviews) < len(groups[Propose]):
+        return Writing(read, read().wakeups)
+    return Writing(read, [*reviews, *created.expected])
 
 
 def is_settled(connection: Connection, keys: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
@@ -284,23 +300,58 @@ def _tasks_to_lock(settlings: Sequence[Settling]) -> list[UUID]:
     return sorted(ids)
 
 
-def _may_have_dependents(groups: Mapping[type[Settlement], Sequence[Settling]]) -> bool:
-    return any(
-        settling.assignment.has_dependents for kind in (Accept, Approve, Bury) for settling in groups.get(kind, ())
-    )
+def _may_wake(groups: Mapping[type[Settlement], Sequence[Settling]]) -> bool:
+    """Whether what happens to other steps depends on what is settled."""
+    accepted = (each for kind in (Accept, Approve) for each in groups.get(kind, ()))
+    return bool(groups.get(Bury)) or any(each.assignment.has_dependents for each in accepted)
 
 
-def _grow(connection: Connection, accepted: Sequence[Settling], direct: int) -> list[Wakeup]:
+def _wake(
+    connection: Connection,
+    groups: Mapping[type[Settlement], Sequence[Settling]],
+    sent: Mapping[type[Settlement], Reply],
+    locked: Sequence[UUID],
+    direct: int,
+) -> _Woken:
+    """Count settled steps off in those that need them; skip what needs a step that was given up."""
+    rows = {kind: reply.rows() for kind, reply in sent.items() if kind in (Accept, Approve, Bury)}
+    freed = [row["id"] for kind in (Accept, Approve) for row in rows.get(kind, ())]
+    freed += [row["id"] for row in rows.get(Bury, ()) if row["optional"]]
+    doomed = [row["id"] for row in rows.get(Bury, ()) if not row["optional"]]
+    if doomed:
+        send(connection, "skip", ids=doomed)
+    settled = [each for kind in (Accept, Approve, Bury) for each in groups.get(kind, ())]
+    if not freed or not any(each.assignment.has_dependents for each in settled):
+        return _Woken([], set())
+    woken = run(connection, "wake", ids=freed, direct=direct)
+    wakeups = wakeups_of(connection, [row for row in woken if row["step_id"] is not None])
+    stranded = {row["stranded_task_id"] for row in woken if row["step_id"] is None} - set(locked)
+    if stranded and len(query(connection, _LOCK_OUT_OF_ORDER, ids=sorted(stranded))) < len(stranded):
+        raise LostRace("a task whose last step this may be is held by somebody else")
+    return _Woken(wakeups, stranded)
+
+
+def _review_of(settling: Settling, team: Team) -> Wakeup:
+    """The queue entry that a proposal makes, if it is written."""
+    assignment = settling.assignment
+    queue = queue_of(team.agents[assignment.reviewer or ""])
+    return Wakeup(assignment.step_id, assignment.epoch + 1, queue, MessageKind.REVIEW, assignment.traceparent)
+
+
+def _grow(connection: Connection, accepted: Sequence[Settling], direct: int) -> Creating:
     """Create the steps of accepted plans."""
     steps: list[dict[str, Any]] = []
     needs: list[dict[str, Any]] = []
     for each in accepted:
         assignment = each.assignment
         team = each.team or load_team(connection, assignment.tenant, assignment.team_digest)
-        more_steps, more_needs = plan_rows(_plan_of(each), team, assignment.tenant, assignment.task_id)
+        more_steps, more_needs = plan_rows(
+            _plan_of(each), team, assignment.tenant, assignment.task_id, assignment.step_id
+        )
         steps += more_steps
         needs += more_needs
-    return create_steps(connection, steps, needs, direct=direct)
+    planners = [each.assignment.step_id for each in accepted]
+    return begin_steps(connection, steps, needs, planners=planners, direct=direct)
 
 
 def _plan_of(settling: Settling) -> Plan:

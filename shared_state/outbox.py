@@ -58,8 +58,13 @@ def wakeups_of(connection: Connection, rows: Sequence[Any]) -> list[Wakeup]:
     """The rows this transaction publishes itself; wakes the relay (at commit) when some are left for it."""
     wakeups = [wakeup_of(row) for row in rows if row["published"]]
     if len(wakeups) < len(rows):
-        query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+        wake_relay(connection)
     return wakeups
+
+
+def wake_relay(connection: Connection) -> None:
+    """At the commit."""
+    connection.send("select pg_notify(%(channel)s, '')", {"channel": CHANNEL})
 
 
 def publish(publisher: MessagePublisher, wakeups: Sequence[Wakeup]) -> bool:
@@ -112,7 +117,7 @@ def hand_back(engine: Engine, refs: Sequence[StepRef]) -> None:
     """Steps that a message named and its receiver has no room for: the relay gives them another turn."""
     with transaction(engine) as connection:
         run(connection, "unpublish", ids=[ref.id for ref in refs], epochs=[ref.epoch for ref in refs])
-        query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+        wake_relay(connection)
 
 
 def stage(engine: Engine, limit: int = 1000) -> int:
@@ -120,7 +125,7 @@ def stage(engine: Engine, limit: int = 1000) -> int:
     with transaction(engine) as connection:
         staged = run(connection, "stage", limit=limit)
         if staged:
-            query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+            wake_relay(connection)
     return len(staged)
 
 

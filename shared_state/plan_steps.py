@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -10,19 +11,22 @@ from uuid import UUID
 import jsonschema_rs
 
 from contracts.plans import Plan, Step, order_plan
-from contracts.teams import Team
-from contracts.topology import queue_of
+from contracts.teams import Role, Team
+from contracts.topology import MessageKind, queue_of
 from contracts.verdicts import Reason
 from shared_state.connection import Connection
 from shared_state.engine import new_id
-from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeup_of, wakeups_of
+from shared_state.outbox import DIRECT_LIMIT, Wakeup, wake_relay, wakeup_of
 from shared_state.statements import send
 
 
-def plan_rows(plan: Plan, team: Team, tenant: str, task_id: UUID) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Step rows (parents before children, ids ascending) and need rows of a checked plan."""
+def plan_rows(
+    plan: Plan, team: Team, tenant: str, task_id: UUID, planner_id: UUID | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Step rows (parents before children, ids ascending) and need rows of a checked plan, made by a planner's step."""
     ordered = order_plan(plan)
     ids = {item.step.id: step_id for item, step_id in zip(ordered, sorted(new_id() for _ in ordered), strict=True)}
+    made_by = {} if planner_id is None else {"planner_id": str(planner_id)}
     steps = []
     for item in ordered:
         step = item.step
@@ -33,9 +37,11 @@ def plan_rows(plan: Plan, team: Team, tenant: str, task_id: UUID) -> tuple[list[
                 reviewer=reviewer, optional=step.optional, rank=item.rank, has_dependents=item.has_dependents,
                 needs_left=len(set(step.needs)),
             )
+            | made_by
         )  # fmt: skip
     needs = [
         {"tenant_id": tenant, "task_id": str(task_id), "step_id": str(ids[step.id]), "needs_id": str(ids[need])}
+        | made_by
         for step in plan.steps
         for need in set(step.needs)
     ]
@@ -75,15 +81,13 @@ def step_row(
     }
 
 
-def create_steps(
-    connection: Connection,
-    steps: Sequence[Mapping[str, Any]],
-    needs: Sequence[Mapping[str, Any]],
-    *,
-    direct: int = DIRECT_LIMIT,
-) -> list[Wakeup]:
-    """Insert steps and needs of any number of tasks in one statement; returns what to publish after the commit."""
-    return begin_steps(connection, steps, needs, direct=direct)()
+@dataclass(frozen=True)
+class Creating:
+    """Steps on their way into the database: `expected` are the entries to be published by whoever creates them, before
+    it is known whether they were created; `read` says so, also after the commit."""
+
+    expected: list[Wakeup]
+    read: Callable[[], list[Wakeup]]
 
 
 def begin_steps(
@@ -91,15 +95,35 @@ def begin_steps(
     steps: Sequence[Mapping[str, Any]],
     needs: Sequence[Mapping[str, Any]],
     *,
+    planners: Sequence[UUID] = (),
     direct: int = DIRECT_LIMIT,
-) -> Callable[[], list[Wakeup]]:
-    """The same, as a transaction's last statement: the answer may be read after the commit."""
-    sent = send(connection, "create_steps", steps=json.dumps(steps), needs=json.dumps(needs), direct=direct)
-    ready = Counter(step["task_id"] for step in steps if not step["needs_left"])
-    if max(ready.values(), default=0) <= direct:
-        return lambda: [wakeup_of(row) for row in sent.rows()]
-    wakeups = wakeups_of(connection, sent.rows())
-    return lambda: wakeups
+) -> Creating:
+    """Insert steps and needs of any number of tasks with one statement, without waiting for it.
+
+    Rows that name one of `planners`' steps as `planner_id` are created only if this transaction accepted its plan.
+    """
+    sent = send(
+        connection,
+        "create_steps",
+        steps=json.dumps(steps),
+        needs=json.dumps(needs),
+        planners=list(planners),
+        direct=direct,
+    )
+    expected: list[Wakeup] = []
+    counts: Counter[str] = Counter()
+    for step in steps:
+        if not step["needs_left"]:
+            counts[step["task_id"]] += 1
+            if counts[step["task_id"]] <= direct:
+                expected.append(Wakeup(UUID(step["id"]), 1, step["queue"], _kind_of(step), None))
+    if max(counts.values(), default=0) > direct:
+        wake_relay(connection)
+    return Creating(expected, lambda: [wakeup_of(row) for row in sent.rows() if row["published"]])
+
+
+def _kind_of(step: Mapping[str, Any]) -> MessageKind:
+    return MessageKind.PLAN if step["role"] == Role.PLANNER else MessageKind.EXECUTE
 
 
 def check_inputs(steps: Iterable[Step], team: Team, *, reason_limit: int = 20) -> list[Reason]:

@@ -13,7 +13,7 @@ from contracts.settlements import Abandon, Settlement
 from shared_state.attempts import Settled, Settling, assignment_of, settle
 from shared_state.connection import Connection
 from shared_state.engine import retrying
-from shared_state.outbox import CHANNEL, Wakeup
+from shared_state.outbox import Wakeup, wake_relay
 from shared_state.statements import query, run
 from shared_state.tasks import cancel_overdue
 from shared_state.teams import load_team
@@ -60,7 +60,7 @@ def _publish_again(connection: Connection) -> None:
     """Messages that a worker had received and not yet claimed go with it; nobody knows which. So whatever is out
     unclaimed is published again, and the claim drops the duplicates."""
     query(connection, _UNPUBLISH_ALL)
-    query(connection, "select pg_notify(%(channel)s, '')", channel=CHANNEL)
+    wake_relay(connection)
 
 
 def _settle(connection: Connection, rows: Sequence[Mapping[str, Any]], code: str) -> Settled:

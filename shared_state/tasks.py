@@ -261,4 +261,4 @@ def _insert(connection: Connection, prepared: Sequence[_Prepared]) -> Callable[[
     send(connection, "create_tasks", tasks=json.dumps([each.task for each in prepared]))
     steps: list[Mapping[str, Any]] = [step for each in prepared for step in each.steps]
     needs: list[Mapping[str, Any]] = [need for each in prepared for need in each.needs]
-    return begin_steps(connection, steps, needs)
+    return begin_steps(connection, steps, needs).read

@@ -9,7 +9,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from contracts.assignments import Assignment
 from contracts.errors import Unavailable
 from contracts.messages import StepRef
 from contracts.settlements import Return
-from shared_state.attempts import Settled, Settling, begin_claim, is_settled, settle
+from shared_state.attempts import Settled, Settling, begin_claim, begin_settle, is_settled
 from shared_state.connection import Connection
 from shared_state.engine import retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup
@@ -167,15 +167,16 @@ class Batcher:
         transaction = _Transaction(self._slots, self._queues, self.peers, batch)
         asked_at = time.monotonic()
         try:
-            read_claimed = retrying(
+            claimed = retrying(
                 self._engine,
                 lambda connection: transaction.work(connection, self._worker, self._lease_seconds),
-            )
-            claimed = read_claimed()
+            )()
         except BaseException:
             transaction.roll_back()
             raise
-        self._publish(transaction.left)
+        settled = transaction.settled()
+        written = settled.done | self._earlier(batch, settled)
+        self._publish([each for each in settled.wakeups if (each.step_id, each.epoch) not in transaction.taken])
         by_step = {(assignment.step_id, assignment.epoch): assignment for assignment in claimed}
         for claiming in batch.claims:
             # Popped, so that two messages that name the same step do not both get it.
@@ -183,40 +184,54 @@ class Batcher:
             _answer(claiming.then, Claimed([each for each in mine if each is not None], asked_at))
         taken_on = list(by_step.values())
         self._slots.give(transaction.unneeded(len(taken_on)))
-        shares = transaction.share_out(taken_on)
+        shares = transaction.share_out(taken_on, written)
         for settling in batch.settles:
             share = shares.get(settling.settling.key, ())
-            _answer(settling.then, Written(settling.settling.key in transaction.written, Claimed(share, asked_at)))
+            _answer(settling.then, Written(settling.settling.key in written, Claimed(share, asked_at)))
+
+    def _earlier(self, batch: _Batch, settled: Settled) -> set[tuple[UUID, int]]:
+        """What a COMMIT whose answer was lost has written may now seem stale: it is ours all the same."""
+        missing = [each.settling.key for each in batch.settles if each.settling.key not in settled.done]
+        if not missing:
+            return set()
+        try:
+            return retrying(self._engine, lambda connection: is_settled(connection, missing))
+        except Unavailable as error:  # then nobody knows: to be told that one has lost is harmless
+            log.warning("database.unavailable", text=error.text, asked=len(missing))
+            return set()
 
 
 class _Transaction:
-    """One try after the other at writing a batch: what it settles, and what it takes on."""
+    """One try after the other at writing a batch: what it settles, and what it takes on.
+
+    Which steps it takes on is decided by what will be ready if all is written as it should. Where it is not, somebody
+    else has moved on, and the claim finds nothing, or a step that has become ready again: that is as good.
+    """
 
     def __init__(self, slots: Slots, queues: frozenset[str], peers: int, batch: _Batch) -> None:
-        self.settled = Settled(frozenset(), [])
-        self.written: set[tuple[UUID, int]] = set()
-        """Attempts whose settlement stands, now or by an earlier try whose COMMIT was not answered."""
-        self.left: list[Wakeup] = []
+        self.taken: frozenset[tuple[UUID, int]] = frozenset()
+        """Steps that were to be claimed as they became ready."""
+        self.settled: Callable[[], Settled] = lambda: Settled(frozenset(), [])
         self._slots = slots
         self._queues = queues
         self._peers = peers
         self._batch = batch
-        self._takers: list[tuple[UUID, int]] = []
+        self._takers = [each.settling.key for each in batch.settles if each.take_on]
         self._spare = 0
 
     def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], list[Assignment]]:
         self.roll_back()
-        refs = {(ref.id, ref.epoch): ref for claiming in self._batch.claims for ref in claiming.refs}
+        refs = {(ref.id, ref.epoch) for claiming in self._batch.claims for ref in claiming.refs}
         if self._batch.settles:
             settlings = [each.settling for each in self._batch.settles]
-            self.settled = settle(connection, settlings, direct=DIRECT_LIMIT + self._slots.free)
-            missing = [each.key for each in settlings if each.key not in self.settled.done]
-            self.written = {*self.settled.done, *(is_settled(connection, missing) if missing else ())}
-            taken, self.left = self._choose()
-            refs |= {(each.step_id, each.epoch): StepRef(id=each.step_id, epoch=each.epoch) for each in taken}
+            writing = begin_settle(connection, settlings, direct=DIRECT_LIMIT + self._slots.free)
+            self.settled = writing.read
+            self.taken = frozenset((each.step_id, each.epoch) for each in self._choose(writing.expected))
+            refs |= self.taken
         if not refs:
             return list
-        return begin_claim(connection, list(refs.values()), worker=worker, lease_seconds=lease_seconds)
+        named = [StepRef(id=step_id, epoch=epoch) for step_id, epoch in refs]
+        return begin_claim(connection, named, worker=worker, lease_seconds=lease_seconds)
 
     def roll_back(self) -> None:
         self._slots.give(self._spare)
@@ -226,31 +241,30 @@ class _Transaction:
         """Slots that were taken for more steps than there came."""
         return max(0, self._spare - max(0, taken_on - len(self._takers)))
 
-    def share_out(self, taken_on: list[Assignment]) -> dict[tuple[UUID, int], list[Assignment]]:
-        """One to each settled step that takes one on; the first gets those that have slots of their own as well."""
-        shares = {taker: [each] for taker, each in zip(self._takers, taken_on, strict=False)}
-        if len(taken_on) > len(self._takers):
-            shares[self._takers[0]].extend(taken_on[len(self._takers) :])
+    def share_out(
+        self, taken_on: list[Assignment], written: Set[tuple[UUID, int]]
+    ) -> dict[tuple[UUID, int], list[Assignment]]:
+        """One to each step that takes one on, those that were settled first; the first gets those that have slots of
+        their own as well."""
+        takers = sorted(self._takers, key=lambda taker: taker not in written)
+        shares = {taker: [each] for taker, each in zip(takers, taken_on, strict=False)}
+        if len(taken_on) > len(takers):
+            shares[takers[0]].extend(taken_on[len(takers) :])
         return shares
 
-    def _choose(self) -> tuple[list[Wakeup], list[Wakeup]]:
-        """Which steps to take on, and which to leave to messages: a step that just failed is better off elsewhere."""
-        self._takers = [each.settling.key for each in self._batch.settles if each.take_on]
-        self._takers = [key for key in self._takers if key in self.settled.done]
-        wakeups = self.settled.wakeups
-        if not self._takers or not wakeups:
-            return [], wakeups
+    def _choose(self, ready: list[Wakeup]) -> list[Wakeup]:
+        """Which steps to take on: not one that just failed here, it is better off elsewhere."""
+        if not self._takers or not ready:
+            return []
         failed = {
             each.settling.assignment.step_id
             for each in self._batch.settles
             if isinstance(each.settling.settlement, Return)
         }
-        offered = [each for each in wakeups if each.queue in self._queues and each.step_id not in failed]
+        offered = [each for each in ready if each.queue in self._queues and each.step_id not in failed]
         share = -(-len(offered) // self._peers)
         self._spare = self._slots.take_free(share - len(self._takers))
-        taken = offered[: len(self._takers) + self._spare]
-        chosen = {each.step_id for each in taken}
-        return taken, [each for each in wakeups if each.step_id not in chosen]
+        return offered[: len(self._takers) + self._spare]
 
 
 def _fail(batch: _Batch, error: Exception) -> None:

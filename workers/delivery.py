@@ -224,17 +224,18 @@ class Delivery:
             self._refused(turn, settling, answer)
             return
         _report(settling, answer.done)
-        if not answer.done and turn.lease.reason is None and not isinstance(settling.settlement, Abandon):
+        idle = not answer.taken_on.assignments
+        if not answer.done and idle and turn.lease.reason is None and not isinstance(settling.settlement, Abandon):
             # Cancelled between the last heartbeat and the settlement: the attempt ends with its task.
             abandoned = Settling(turn.assignment, Abandon(), settling.record)
             self._house.batcher.settle(abandoned, partial(self._settled, turn, abandoned))
             return
-        if answer.taken_on.assignments:
-            self._begin(answer.taken_on, turn.parcel, place=turn.place + 1)
-            self._house.heartbeat.release(turn.lease)
-            turn.parcel.remove()
-        else:
+        if idle:
             self._end(turn)
+            return
+        self._begin(answer.taken_on, turn.parcel, place=turn.place + 1)
+        self._house.heartbeat.release(turn.lease)
+        turn.parcel.remove()
 
     def _refused(self, turn: _Turn, settling: Settling, error: Exception) -> None:
         """Postgres refuses this very output (a value it cannot store): that is the attempt's failure."""

@@ -136,10 +136,10 @@ CHECKS: dict[str, Check] = {
         "attempts", '        send(connection, "skip", ids=doomed)\n', "        pass\n"
     ),
     "attempts: an optional dead step frees its dependents": _shared(
-        "attempts", 'for row in rows[Bury] if row["optional"]]', "for row in rows[Bury] if False]"
+        "attempts", 'for row in rows.get(Bury, ()) if row["optional"]]', "for row in rows.get(Bury, ()) if False]"
     ),
     "attempts: a stranded task is settled": _shared(
-        "attempts", "sorted({*ending, *stranded} - grown)", "sorted({*ending} - grown)"
+        "attempts", "sorted({*ending, *woken.stranded} - grown)", "sorted({*ending} - grown)"
     ),
     **{
         f"forks: {name}": Check("shared_state.forks", text, replacement, FORKS)
