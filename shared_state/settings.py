@@ -171,7 +171,12 @@ class _Layer:
     origin: str
 
     def origin_of(self, key: str) -> str:
-        return self.origin.replace("{KEY}", key.upper()).replace("{key}", key)
+        return self.origin.replace("{KEY}", key.upper()).replace("{flag}", _flag_of(key))
+
+
+def _flag_of(key: str) -> str:
+    """The command line's name for a setting."""
+    return "--" + key.removeprefix("listen_").replace("_", "-")
 
 
 def settings_file(environ: Mapping[str, str]) -> Path | None:
@@ -192,7 +197,7 @@ def load(environ: Mapping[str, str], file: Path | None, overrides: Mapping[str, 
     layers = [
         *([_file_layer(file)] if file is not None else []),
         _environment_layer(environ),
-        _Layer({key: value for key, value in overrides.items() if value is not None}, "the flag --{key}"),
+        _Layer({key: value for key, value in overrides.items() if value is not None}, "the flag {flag}"),
     ]
     for layer in layers:
         _refuse_unknown_keys(layer)

@@ -297,7 +297,9 @@ class Worker(TypedDict):
 
 
 class Queue(TypedDict):
-    """Steps of the caller's tenant by queue. `depth` is what the broker holds for everyone; null: it did not answer.
+    """Steps of the caller's tenant by queue. `waiting`: their turn has not come. `published`: it has, and workers are
+    sent for; whether the broker has taken that, or it will be sent again, nobody knows before a worker comes. `depth`
+    is what the broker holds for everyone; null: it did not answer.
 
     `republished` of the `published` were published more than once: a backlog, or messages that were lost.
     """

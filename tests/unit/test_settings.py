@@ -77,8 +77,11 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
     assert "no such settings file" in refusal({}, tmp_path / "absent.toml")
 
 
-def test_a_bad_flag_is_named() -> None:
-    assert "--listen_port" in refusal({}, listen_port=70_000)
+def test_a_bad_flag_is_named_as_it_is_typed() -> None:
+    text = refusal({}, listen_port=70_000)
+    assert "the flag --port)" in text
+    assert "listen" not in text.replace("listen_port: ", "")
+    assert "the flag --database-url)" in refusal({}, database_url="mysql://h/d")
 
 
 def test_variables_of_others_are_left_alone() -> None:
