@@ -33,6 +33,8 @@ _ATTEMPTS = 10
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, WrappedOperationalError, WrappedInterfaceError, PoolTimeout)
 _IDLE_SECONDS = 1.0
 """A connection that was not used for this long is tried before it is handed out: Postgres may have been restarted."""
+FIRST_STATEMENT = "orchestrator_first_statement"
+"""The execution option of an engine whose every transaction begins with this: SQL and parameters, sent with BEGIN."""
 _LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
 """In milliseconds."""
 _PLANS = {
@@ -86,12 +88,15 @@ def _try_idle(connection: psycopg.Connection, record: Any, _proxy: Any) -> None:
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: committed at the end, rolled back on any error. Raises `Unavailable` when Postgres is away."""
+    first: tuple[str, dict[str, Any]] | None = engine.get_execution_options().get(FIRST_STATEMENT)
     with away_is_unavailable():
         pooled = engine.raw_connection()
         try:
             connection = _connection_of(pooled)
             try:
                 connection.begin()
+                if first is not None:
+                    connection.send(*first)
                 yield connection
                 connection.commit()
             except psycopg.errors.FeatureNotSupported as error:

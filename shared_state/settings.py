@@ -87,6 +87,8 @@ class Settings(BaseModel):
     verify_seconds: float = Field(default=60.0, ge=0, le=86_400)
     """Pause between two looks at the invariants by the loops; 0: they never look."""
     max_body_bytes: int = Field(default=8_000_000, ge=1024, le=1_000_000_000)
+    row_level_security: Literal["auto", "require", "off"] = "auto"
+    """Whether the API works as a role that sees one tenant only: where the database has it, or not without, or not."""
     retention_days: int = Field(default=30, ge=1, le=36_500)
     dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)
     """Closed dead letters, and the tasks they belong to, are kept at least this long."""

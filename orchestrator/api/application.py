@@ -19,6 +19,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.forks import Forking
 from shared_state.settings import Settings
 from shared_state.tasks import Submission
+from shared_state.tenant_wall import TenantEngines
 
 _BODIES: list[type[BaseModel]] = [
     Submission,
@@ -28,16 +29,21 @@ _BODIES: list[type[BaseModel]] = [
 ]
 
 
-def make_api(settings: Settings, engine: Engine, publisher: Publisher) -> FastAPI:
-    """The whole HTTP API, as an ASGI application. Raises `Misconfigured` for an unusable `artifact_url`."""
+def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled: bool = False) -> FastAPI:
+    """The whole HTTP API, as an ASGI application. `walled`: row-level security binds what it does for a caller.
+
+    Raises `Misconfigured` for an unusable `artifact_url`.
+    """
     stored = open_bodies(settings.artifact_url)
+    tenants = TenantEngines(engine, walled=walled)
     services = Services(
         engine=engine,
+        tenants=tenants,
         publisher=publisher,
         wakeups=WakeupSender(publisher),
-        feed=Feed(engine),
+        feed=Feed(engine, tenants),
         authenticator=Authenticator(engine),
-        open_store=lambda tenant: ArtifactStore(engine, tenant, stored),
+        open_store=lambda tenant: ArtifactStore(tenants.of(tenant), tenant, stored),
         max_body_bytes=settings.max_body_bytes,
     )
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from contracts.errors import Misconfigured, Unavailable
 from contracts.topology import QUEUE_OF_ROLE
 from orchestrator.api.pages import Page, PageQuery, cut
-from orchestrator.api.services import Ours, Reader, ReaderOnly
+from orchestrator.api.services import Everyones, Ours, Reader, ReaderOnly
 from shared_state import migrate, views
 from shared_state.engine import transaction
 from shared_state.shapes import Health, Queue, Readiness, Team, TeamDetail, Worker
@@ -66,7 +66,7 @@ async def health() -> Any:
 
 
 @probes.get("/ready", response_model=Readiness)
-def ready(services: Ours) -> Any:
+def ready(services: Everyones) -> Any:
     """Whether requests can be served: 503 without the database or with another version's schema."""
     try:
         migrate.require_served(services.engine)

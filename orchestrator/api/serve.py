@@ -9,11 +9,12 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import Engine
 
 from contracts.errors import Misconfigured
 from orchestrator.api.application import make_api
 from orchestrator.api.services import Services
-from shared_state import migrate
+from shared_state import migrate, tenant_wall
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
@@ -43,7 +44,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     publisher = open_publisher(settings)
     try:
         migrate.require_served(engine)
-        server = make_server(make_api(settings, engine, publisher))
+        walled = is_walled(settings, engine)
+        server = make_server(make_api(settings, engine, publisher, walled=walled))
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         _stop_on_signals(server)
@@ -52,6 +54,23 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         publisher.close()
         engine.dispose()
         listener.close()
+
+
+def is_walled(settings: Settings, engine: Engine) -> bool:
+    """Whether row-level security will bind what the API does for its callers; if it cannot, that is said.
+
+    Raises `Misconfigured` where the settings require it and it cannot.
+    """
+    if settings.row_level_security == "off":
+        return False
+    reason = tenant_wall.weakness(engine)
+    if reason is None:
+        return True
+    text = f"row-level security is not in force: {reason}"
+    if settings.row_level_security == "require":
+        raise Misconfigured(f"row_level_security: it is required, but {text}")
+    _LOG.warning("%s. Every query still names its tenant; this is the second wall that is missing.", text)
+    return False
 
 
 def make_server(api: FastAPI) -> Server:

@@ -62,7 +62,7 @@ def running_api(engine: Engine, database_url: str, broker_url: str, *, port: int
     )
     listener = listen("127.0.0.1", port)
     publisher = open_publisher(settings)
-    server = make_server(make_api(settings, engine, publisher))
+    server = make_server(make_api(settings, engine, publisher, walled=True))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
