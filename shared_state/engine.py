@@ -48,8 +48,8 @@ _PLANS = {
 }
 
 
-def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrator") -> Engine:
-    """A pool that never waits long: 5 s to connect, 5 s for a free connection, 30 s for a statement."""
+def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrator", pool_seconds: float = 5) -> Engine:
+    """A pool that never waits long: 5 s to connect, `pool_seconds` for a free connection, 30 s for a statement."""
     if url.startswith("postgresql://"):
         url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
     connect_args = {
@@ -64,7 +64,7 @@ def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrato
     common: dict[str, Any] = {"connect_args": connect_args, "hide_parameters": True}
     if pool_size == 0:
         return create_engine(url, poolclass=NullPool, **common)
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=5, **common)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=pool_seconds, **common)
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", _try_idle)
     return engine
@@ -158,6 +158,13 @@ def away_is_unavailable() -> Iterator[None]:
 
 def is_conflict(error: Exception) -> bool:
     return isinstance(error, LostRace) or getattr(getattr(error, "orig", error), "sqlstate", None) in _CONFLICTS
+
+
+def database_is_away(error: Unavailable) -> bool:
+    """Whether Postgres could not be reached or had no connection to spare; it refused only this work otherwise."""
+    cause = error.__cause__
+    state = getattr(getattr(cause, "orig", cause), "sqlstate", None)
+    return isinstance(cause, _AWAY) and (state is None or state.startswith(("08", "57P", "533")))
 
 
 def new_id() -> UUID:

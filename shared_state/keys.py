@@ -32,9 +32,12 @@ class KeyRole(StrEnum):
 
 @dataclass(frozen=True)
 class Caller:
+    """`prefix` names the key itself, of which a name may have several one after the other."""
+
     tenant: str
     name: str
     role: KeyRole
+    prefix: str
 
 
 def create(engine: Engine, tenant: str, name: str, role: str, expires_at: datetime | None = None) -> str:
@@ -79,12 +82,14 @@ def authenticate(engine: Engine, key: str) -> Caller | None:
     with transaction(engine) as connection:
         rows = query(
             connection,
-            """select tenant_id, name, role from api_keys
+            """select tenant_id, name, role, prefix from api_keys
             where digest = %(digest)s and revoked_at is null
                 and (expires_at is null or expires_at > clock_timestamp())""",
             digest=_digest(key),
         )
-    return Caller(rows[0]["tenant_id"], rows[0]["name"], KeyRole(rows[0]["role"])) if rows else None
+    if not rows:
+        return None
+    return Caller(rows[0]["tenant_id"], rows[0]["name"], KeyRole(rows[0]["role"]), rows[0]["prefix"])
 
 
 def list_keys(engine: Engine, tenant: str) -> Sequence[dict[str, Any]]:

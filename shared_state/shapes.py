@@ -378,8 +378,11 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """`degraded`: tasks are accepted and kept, but nothing is delivered until the broker is back."""
+    """`degraded`: without the broker tasks are accepted and kept, but nothing is delivered until it is back; with too
+    little disk or too much backlog only reads are served, and what ends work."""
 
     status: Literal["ready", "degraded"]
     database: str
     broker: str
+    disk: str
+    backlog: str

@@ -11,10 +11,15 @@ from sqlalchemy import Engine
 from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steps, tasks
 from orchestrator.api.feed import Feed
 from orchestrator.api.headers import SecurityHeaders
+from orchestrator.api.limits import Limits
+from orchestrator.api.load import LoadLimit
+from orchestrator.api.rates import RateLimits
 from orchestrator.api.services import Services
+from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
 from orchestrator.auth import Authenticator
 from shared_state.artifacts import ArtifactStore, open_bodies
+from shared_state.broker.buckets import open_buckets
 from shared_state.broker.publisher import Publisher
 from shared_state.forks import Forking
 from shared_state.settings import Settings
@@ -36,6 +41,7 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
     """
     stored = open_bodies(settings.artifact_url)
     tenants = TenantEngines(engine, walled=walled)
+    buckets = open_buckets(settings.broker_url) if settings.rate_per_second else None
     services = Services(
         engine=engine,
         tenants=tenants,
@@ -44,7 +50,9 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
         feed=Feed(engine, tenants),
         authenticator=Authenticator(engine),
         open_store=lambda tenant: ArtifactStore(tenants.of(tenant), tenant, stored),
-        max_body_bytes=settings.max_body_bytes,
+        limits=Limits.of(settings),
+        rates=RateLimits(buckets, rate=settings.rate_per_second, burst=settings.rate_burst),
+        vitals=Vitals(engine, settings),
     )
 
     @asynccontextmanager
@@ -53,6 +61,8 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
         yield
         await services.feed.stop()
         services.wakeups.stop()
+        if buckets is not None:
+            buckets.close()
 
     api = FastAPI(
         title="agent-orchestrator",
@@ -68,7 +78,8 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
     api.include_router(installation.router, prefix="/v1")
     api.include_router(installation.probes, prefix="/v1")
     api.include_router(installation.probes, include_in_schema=False)
+    api.add_middleware(LoadLimit, limit=settings.max_requests)
     api.add_middleware(SecurityHeaders)
-    problems.install(api)
-    schemas.install(api, _BODIES)
+    problems.install(api, services.vitals.note_away)
+    schemas.install(api, _BODIES, settings.max_page_size)
     return api

@@ -152,6 +152,7 @@ def export_dead_letters(caller: Reader, services: Ours, query: Annotated[StateQu
 def redrive_many(caller: Operator, body: Body, services: Ours) -> Any:
     """Put back every open one that fits the filter (up to 10,000, the oldest first; the answer names them)."""
     asked = parse_model(body, RedriveMany)
+    services.vitals.require_room()
     if asked.filter == Filter():
         raise InvalidInput("filter: name a reason, a team, ids, ...; an empty one redrives nothing", field="filter")
     done = dead_letters.redrive_many(
@@ -189,6 +190,7 @@ def redrive(letter_id: str, caller: Operator, body: Body, services: Ours) -> Any
     """
     which = parse_id(letter_id, "dead letter")
     asked = parse_model(body, Redrive)
+    services.vitals.require_room()
     if asked.message is not None:
         if asked.edit is not None:
             raise InvalidInput("edit: goes with a step, message with bytes; send one of them", field="edit")

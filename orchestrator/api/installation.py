@@ -67,13 +67,21 @@ async def health() -> Any:
 
 @probes.get("/ready", response_model=Readiness)
 def ready(services: Everyones) -> Any:
-    """Whether requests can be served: 503 without the database or with another version's schema."""
+    """Whether requests can be served: 503 without the database or with another version's schema.
+
+    `degraded` while only reads are served (disk, backlog), or nothing is delivered (broker).
+    """
     try:
         migrate.require_served(services.engine)
     except Misconfigured as error:
         raise Unavailable(error.text) from None
+    troubles = services.vitals.troubles()
     try:
         services.publisher.queue_depth(list(QUEUE_OF_ROLE.values())[:1])
     except Unavailable:
-        return {"status": "degraded", "database": "ok", "broker": "does not answer; tasks are kept until it does"}
-    return {"status": "ready", "database": "ok", "broker": "ok"}
+        troubles["broker"] = "does not answer; tasks are kept until it does"
+    return {
+        "status": "degraded" if any(troubles.values()) else "ready",
+        "database": "ok",
+        **{part: troubles.get(part) or "ok" for part in ("broker", "disk", "backlog")},
+    }

@@ -21,6 +21,8 @@ from shared_state.engine import make_engine
 from shared_state.settings import Settings
 
 POOL_SIZE = 12
+POOL_SECONDS = 2.0
+"""Whoever waits this long for a connection is told to come back; and so is, for a moment, whoever comes next."""
 _STOP_SECONDS = 10
 _LOG = logging.getLogger("orchestrator.api")
 
@@ -40,7 +42,9 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve until told to stop; `announce` gets the URL. Raises `Misconfigured` or `Unavailable` at the start."""
     listener = listen(settings.listen_host, settings.listen_port)
-    engine = make_engine(settings.database_url, pool_size=POOL_SIZE, application="orchestrator api")
+    engine = make_engine(
+        settings.database_url, pool_size=POOL_SIZE, application="orchestrator api", pool_seconds=POOL_SECONDS
+    )
     publisher = open_publisher(settings)
     try:
         migrate.require_served(engine)

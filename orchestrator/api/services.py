@@ -10,8 +10,11 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput, NotFound
-from orchestrator.api.bodies import read_body
+from orchestrator.api.bodies import Received, read_body
 from orchestrator.api.feed import Feed
+from orchestrator.api.limits import Limits
+from orchestrator.api.rates import RateLimits
+from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
 from orchestrator.auth import Authenticator, Permission, demand
 from shared_state.artifacts import ArtifactStore
@@ -32,7 +35,9 @@ class Services:
     authenticator: Authenticator
     open_store: Callable[[str], ArtifactStore]
     """The artifacts of one tenant."""
-    max_body_bytes: int
+    limits: Limits
+    rates: RateLimits
+    vitals: Vitals
     teams: TeamsCache = field(default_factory=TeamsCache)
 
 
@@ -53,7 +58,12 @@ def _caller(request: Request) -> Caller:
     for name, value in request.query_params.multi_items():
         if "\x00" in name or "\x00" in value:
             raise InvalidInput("the query must not contain NUL; remove it", field=name.replace("\x00", ""))
-    return _services(request).authenticator.caller(request.headers.get("authorization"))
+    services = _services(request)
+    services.vitals.require_database()
+    caller = services.authenticator.caller(request.headers.get("authorization"))
+    services.rates.spend(caller.prefix)
+    services.limits.check_page(request.query_params.get("limit"))
+    return caller
 
 
 async def _ours(request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Services:
@@ -69,8 +79,8 @@ def _permitted(permission: Permission) -> Callable[[Caller], Awaitable[Caller]]:
     return check
 
 
-async def _body(request: Request) -> bytes:
-    return await read_body(request, _services(request).max_body_bytes)
+async def _body(request: Request) -> Received:
+    return await read_body(request, _services(request).limits)
 
 
 Everyones = Annotated[Services, Depends(services_of)]
@@ -81,7 +91,7 @@ ReaderOnly = Depends(_permitted(Permission.READ))
 Reader = Annotated[Caller, ReaderOnly]
 Operator = Annotated[Caller, Depends(_permitted(Permission.OPERATE))]
 Decider = Annotated[Caller, Depends(_permitted(Permission.DECIDE))]
-Body = Annotated[bytes, Depends(_body)]
+Body = Annotated[Received, Depends(_body)]
 """Declared after the caller, so that nobody without a key can make us read a body."""
 
 

@@ -2,6 +2,10 @@
 -- the one its transaction has named (shared_state/tenant_wall.py); of none, while it has named none. Everybody else
 -- (workers, loops, commands; whoever owns the tables) is not bound: their batches span tenants. The role itself is no
 -- part of the schema, for not every database lets us make one.
+--
+-- And what the quota of open tasks counts by: small, for what has ended is not in it.
+create index tasks_open on tasks (tenant_id) where finished_at is null;
+
 do $$
 declare
     walled record;
