@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.errors import CODES, InvalidInput
 from contracts.states import DeadLetterState
@@ -32,7 +32,12 @@ _EXPORT_PAGE = 50
 _LINES = "application/x-ndjson"
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))]
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+    # Postgres knows no offsets of sixteen hours and more, which RFC 3339 allows.
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
 
 
 class _Fits(BaseModel):

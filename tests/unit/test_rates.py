@@ -3,6 +3,7 @@
 import pytest
 
 from contracts.errors import Unavailable
+from orchestrator.api.problems import respond
 from orchestrator.api.rates import RateLimits
 from orchestrator.refusals import TooManyRequests
 from shared_state.broker.buckets import Taken
@@ -122,3 +123,9 @@ def test_without_any_server_it_is_never_open() -> None:
 
 def test_zero_limits_nothing() -> None:
     assert spent(RateLimits(None, rate=0, burst=1)) == 10_000
+
+
+def test_waiting_times_are_rounded_up_to_whole_seconds() -> None:
+    """Who comes back when the header says must not be too early."""
+    for seconds, header in ((0.01, "1"), (1.0, "1"), (1.01, "2"), (59.5, "60")):
+        assert respond(TooManyRequests("too often", retry_after_seconds=seconds)).headers["retry-after"] == header
