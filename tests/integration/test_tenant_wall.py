@@ -1,5 +1,6 @@
 """Row-level security: what the API's role does with queries that forget their tenant, and what happens without it."""
 
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -21,7 +22,7 @@ from shared_state.settings import Settings
 from shared_state.statements import query
 from shared_state.tenant_wall import ROLE, TenantEngines
 from tests.conftest import create_database
-from tests.integration.api_server import LiveApi, apply_team, serving
+from tests.integration.api_server import LiveApi, apply_team, serving, until
 
 PLAN = {"steps": [{"id": "a", "agent": "write"}, {"id": "b", "agent": "write", "needs": ["a"]}]}
 
@@ -228,3 +229,24 @@ def test_a_route_that_forgets_the_tenant_shows_nobody_elses(
     headers = {"Authorization": f"Bearer {api.key_of['foreign']}"}
     with serving(made) as url, httpx.Client(base_url=url, headers=headers) as client:
         assert client.get("/v1/forgetful").json() == (["elsewhere"] if walled else ["default", "elsewhere"])
+
+
+def test_a_migration_that_deadlocks_with_somebody_at_work_is_tried_again(own_url: str) -> None:
+    """Somebody holds `tasks` and wants `attempts`, which the migration takes first."""
+    with psycopg.connect(own_url) as connection:
+        tables = connection.execute("select tablename from pg_policies where policyname = 'tenant_wall'").fetchall()
+        for (table,) in tables:
+            connection.execute(sql.SQL("drop policy tenant_wall on {}").format(sql.Identifier(table)))
+        connection.execute("drop index tasks_open")
+        connection.execute("update alembic_version set version_num = '0002'")
+    with psycopg.connect(own_url) as worker, psycopg.connect(own_url, autocommit=True) as looker:
+        worker.execute("set deadlock_timeout = '20s'")
+        worker.execute("lock table tasks in row exclusive mode")
+        migration = threading.Thread(target=upgrade, args=(own_url,))
+        migration.start()
+        waiting = "select from pg_locks where not granted and relation = 'tasks'::regclass"
+        until(lambda: looker.execute(waiting).rowcount == 1)
+        worker.execute("lock table attempts in row exclusive mode")  # the migration has to give way
+        worker.commit()
+        migration.join(60)
+    assert tenant_wall.weakness(make_engine(own_url, pool_size=0)) is None
