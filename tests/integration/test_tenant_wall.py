@@ -232,7 +232,7 @@ def test_a_route_that_forgets_the_tenant_shows_nobody_elses(
 
 
 def test_a_migration_that_deadlocks_with_somebody_at_work_is_tried_again(own_url: str) -> None:
-    """Somebody holds `tasks` and wants `attempts`, which the migration takes first."""
+    """Somebody holds `steps` and wants `attempts`, which the migration takes first."""
     with psycopg.connect(own_url) as connection:
         tables = connection.execute("select tablename from pg_policies where policyname = 'tenant_wall'").fetchall()
         for (table,) in tables:
@@ -241,10 +241,10 @@ def test_a_migration_that_deadlocks_with_somebody_at_work_is_tried_again(own_url
         connection.execute("update alembic_version set version_num = '0002'")
     with psycopg.connect(own_url) as worker, psycopg.connect(own_url, autocommit=True) as looker:
         worker.execute("set deadlock_timeout = '20s'")
-        worker.execute("lock table tasks in row exclusive mode")
+        worker.execute("lock table steps in row exclusive mode")
         migration = threading.Thread(target=upgrade, args=(own_url,))
         migration.start()
-        waiting = "select from pg_locks where not granted and relation = 'tasks'::regclass"
+        waiting = "select from pg_locks where not granted and relation = 'steps'::regclass"
         until(lambda: looker.execute(waiting).rowcount == 1)
         worker.execute("lock table attempts in row exclusive mode")  # the migration has to give way
         worker.commit()
