@@ -22,8 +22,10 @@ ROLE = "orchestrator_api"
 SETTING = "orchestrator.tenant"
 HIDDEN = frozenset({"api_keys", "tenants"})
 """What the role cannot even read: keys are looked up before there is a tenant."""
-READ_ONLY = frozenset({"teams", "team_heads", "artifacts", "outputs", "attempts", "workers"})
+READ_ONLY = frozenset({"teams", "team_heads", "artifacts", "workers"})
 """What the role never writes: only workers do, or people with access to the database."""
+ADD_ONLY = frozenset({"outputs", "attempts"})
+"""What the role may copy into a fork, and never change: only workers do."""
 _ALL: tuple[LiteralString, ...] = ("select", "insert", "update", "delete")
 _TENANTS_REMEMBERED = 1000
 _BIND = "select set_config('role', %(role)s, true), set_config(%(setting)s, %(tenant)s, true)"
@@ -114,7 +116,13 @@ def _tables(connection: Connection) -> dict[str, tuple[LiteralString, ...]]:
             where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped)) order by 1""",
     )
     names = [row["name"] for row in rows if row["name"] not in HIDDEN]
-    return {name: ("select",) if name in READ_ONLY else _ALL for name in names}
+    return {name: _rights_on(name) for name in names}
+
+
+def _rights_on(table: str) -> tuple[LiteralString, ...]:
+    if table in READ_ONLY:
+        return ("select",)
+    return ("select", "insert") if table in ADD_ONLY else _ALL
 
 
 def _has(connection: Connection, table: str, wanted: Sequence[str]) -> bool:

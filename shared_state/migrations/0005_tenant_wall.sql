@@ -4,7 +4,7 @@
 -- part of the schema, for not every database lets us make one.
 --
 -- And what the quota of open tasks counts by: small, for what has ended is not in it.
-create index tasks_open on tasks (tenant_id) where finished_at is null;
+create index if not exists tasks_open on tasks (tenant_id) where finished_at is null;
 
 do $$
 declare
@@ -19,6 +19,7 @@ begin
         order by 1
     loop
         execute format('alter table %%I enable row level security', walled.name);
+        execute format('drop policy if exists tenant_wall on %%I', walled.name);
         execute format($policy$
             create policy tenant_wall on %%I using (
                 %%I = current_setting('orchestrator.tenant', true) or current_user <> 'orchestrator_api')

@@ -22,7 +22,7 @@ from shared_state.settings import Settings
 from shared_state.statements import query
 from shared_state.tenant_wall import ROLE, TenantEngines
 from tests.conftest import create_database
-from tests.integration.api_server import LiveApi, apply_team, serving, until
+from tests.integration.api_server import LiveApi, apply_team, finish, serving, until
 
 PLAN = {"steps": [{"id": "a", "agent": "write"}, {"id": "b", "agent": "write", "needs": ["a"]}]}
 
@@ -81,6 +81,14 @@ def test_no_row_can_be_made_for_or_given_to_another_tenant(engine: Engine, tasks
 def test_what_the_api_has_no_business_with_is_denied(engine: Engine, tasks: dict[str, str], text: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         forgetful(engine, text)
+
+
+def test_the_wall_lets_a_fork_take_over_what_was_accepted(api: LiveApi, tasks: dict[str, str]) -> None:
+    finish(api.engine, tasks["default"], "a", {"n": 1})
+    with api.http() as client:
+        answer = client.post(f"/tasks/{tasks['default']}/fork", json={"from": "b"})
+        assert answer.status_code == 201, answer.text
+        assert client.get(f"/tasks/{answer.json()['id']}").json()["step_counts"]["succeeded"] == 1
 
 
 def test_every_table_of_tenants_is_behind_the_wall(engine: Engine, tasks: dict[str, str]) -> None:
