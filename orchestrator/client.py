@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -63,7 +64,8 @@ class Client:
 
     Without `url` or `key` it uses ORCHESTRATOR_API_URL and ORCHESTRATOR_API_KEY, orchestrator.toml, or the `dev.json`
     of a dev server in ORCHESTRATOR_DATA_DIR (./.orchestrator). Every method raises `Unavailable` when the service does
-    not answer, and otherwise the error that the service names: `InvalidInput` (with `field`), `NotFound`, `Conflict`,
+    not answer, and otherwise the error that the service names (it waits, within `timeout_seconds`, where it is told to
+    come back later): `InvalidInput` (with `field`), `NotFound`, `Conflict`,
     `Unauthenticated`, `Forbidden`, ...
     """
 
@@ -75,6 +77,7 @@ class Client:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(timeout_seconds, connect=5.0)
+        self._timeout_seconds = timeout_seconds
         self._http = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=timeout)
 
     def __enter__(self) -> Self:
@@ -380,13 +383,19 @@ class Client:
         params = {name: value for name, value in (query or {}).items() if value is not None}
         content = None if body is None else _encode(body)
         sent = {**({"Content-Type": "application/json"} if content is not None else {}), **(headers or {})}
-        try:
-            answer = self._http.request(method, path, params=params, content=content, headers=sent)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unavailable(error) from error
-        if answer.is_error:
-            raise _error(answer)
-        return answer
+        until = time.monotonic() + self._timeout_seconds
+        while True:
+            try:
+                answer = self._http.request(method, path, params=params, content=content, headers=sent)
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                raise self._unavailable(error) from error
+            if not answer.is_error:
+                return answer
+            # What was refused for coming too often was not begun: it may come again, whatever it is.
+            pause = _pause_seconds(answer) if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS else None
+            if pause is None or time.monotonic() + pause > until:
+                raise _error(answer)
+            time.sleep(pause)
 
     def _stream(self, task_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
@@ -407,6 +416,12 @@ class Client:
             f"cannot reach the service at {self.url} ({reason}): start it with `orchestrator dev`, "
             "or set ORCHESTRATOR_API_URL or ORCHESTRATOR_DATA_DIR"
         )
+
+
+def _pause_seconds(answer: httpx.Response) -> float | None:
+    """What Retry-After says; null where it says nothing that can be waited for."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 def _error(answer: httpx.Response) -> OrchestratorError:

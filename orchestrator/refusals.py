@@ -40,6 +40,33 @@ class MethodNotAllowed(OrchestratorError):
     code = "method_not_allowed"
 
 
+class TooManyRequests(OrchestratorError):
+    """More than this key may ask for now."""
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, text: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaReached(TooManyRequests):
+    """More than this tenant may have."""
+
+    code = "quota_reached"
+
+
+class Overloaded(Unavailable):
+    """Everything answers, but there is no room for more."""
+
+    code = "overloaded"
+
+    def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
 STATUS_OF: Mapping[type[OrchestratorError], int] = {
     Malformed: 400,
     Unauthenticated: 401,
@@ -52,6 +79,7 @@ STATUS_OF: Mapping[type[OrchestratorError], int] = {
     TooLarge: 413,
     UnsupportedMediaType: 415,
     InvalidInput: 422,
+    TooManyRequests: 429,
     Unavailable: 503,
 }
 

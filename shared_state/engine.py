@@ -33,6 +33,8 @@ _ATTEMPTS = 10
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, WrappedOperationalError, WrappedInterfaceError, PoolTimeout)
 _IDLE_SECONDS = 1.0
 """A connection that was not used for this long is tried before it is handed out: Postgres may have been restarted."""
+FIRST_STATEMENT = "orchestrator_first_statement"
+"""The execution option of an engine whose every transaction begins with this: SQL and parameters, sent with BEGIN."""
 _LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
 """In milliseconds."""
 _PLANS = {
@@ -46,8 +48,8 @@ _PLANS = {
 }
 
 
-def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrator") -> Engine:
-    """A pool that never waits long: 5 s to connect, 5 s for a free connection, 30 s for a statement."""
+def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrator", pool_seconds: float = 5) -> Engine:
+    """A pool that never waits long: 5 s to connect, `pool_seconds` for a free connection, 30 s for a statement."""
     if url.startswith("postgresql://"):
         url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
     connect_args = {
@@ -62,7 +64,7 @@ def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrato
     common: dict[str, Any] = {"connect_args": connect_args, "hide_parameters": True}
     if pool_size == 0:
         return create_engine(url, poolclass=NullPool, **common)
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=5, **common)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=pool_seconds, **common)
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", _try_idle)
     return engine
@@ -86,12 +88,15 @@ def _try_idle(connection: psycopg.Connection, record: Any, _proxy: Any) -> None:
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: committed at the end, rolled back on any error. Raises `Unavailable` when Postgres is away."""
+    first: tuple[str, dict[str, Any]] | None = engine.get_execution_options().get(FIRST_STATEMENT)
     with away_is_unavailable():
         pooled = engine.raw_connection()
         try:
             connection = _connection_of(pooled)
             try:
                 connection.begin()
+                if first is not None:
+                    connection.send(*first)
                 yield connection
                 connection.commit()
             except psycopg.errors.FeatureNotSupported as error:
@@ -153,6 +158,13 @@ def away_is_unavailable() -> Iterator[None]:
 
 def is_conflict(error: Exception) -> bool:
     return isinstance(error, LostRace) or getattr(getattr(error, "orig", error), "sqlstate", None) in _CONFLICTS
+
+
+def database_is_away(error: Unavailable) -> bool:
+    """Whether Postgres could not be reached or had no connection to spare; it refused only this work otherwise."""
+    cause = error.__cause__
+    state = getattr(getattr(cause, "orig", cause), "sqlstate", None)
+    return isinstance(cause, _AWAY) and (state is None or state.startswith(("08", "57P", "533")))
 
 
 def new_id() -> UUID:

@@ -11,11 +11,13 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from contracts.errors import InvalidInput, NotFound
+from contracts.errors import Conflict, InvalidInput, NotFound
 from shared_state.engine import new_id, transaction
 from shared_state.statements import query
 
 _KEY = re.compile(r"^ork_[0-9a-f]{8}_[A-Za-z0-9_-]{43}$")
+_LIVE = """select id from api_keys where tenant_id = %(tenant)s and revoked_at is null
+    and (expires_at is null or expires_at > clock_timestamp())"""
 _TENANT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
 
@@ -30,13 +32,19 @@ class KeyRole(StrEnum):
 
 @dataclass(frozen=True)
 class Caller:
+    """`prefix` names the key itself, of which a name may have several one after the other."""
+
     tenant: str
     name: str
     role: KeyRole
+    prefix: str
 
 
 def create(engine: Engine, tenant: str, name: str, role: str, expires_at: datetime | None = None) -> str:
-    """Make a key, and its tenant if it is new. The returned text is the only copy."""
+    """Make a key, and its tenant if it is new. The returned text is the only copy.
+
+    `Conflict` while the tenant has a live key of that name: what a name did must be what one key did.
+    """
     if role not in set(KeyRole):
         raise InvalidInput(f"there is no role {role!r}; use one of {', '.join(KeyRole)}", field="role")
     if not _TENANT.match(tenant):
@@ -47,6 +55,13 @@ def create(engine: Engine, tenant: str, name: str, role: str, expires_at: dateti
     key = f"ork_{prefix}_{secrets.token_urlsafe(32)}"
     with transaction(engine) as connection:
         query(connection, "insert into tenants (id) values (%(tenant)s) on conflict do nothing", tenant=tenant)
+        # The lock makes the look and the insert one: of two that make the same name at once, one is told.
+        query(connection, "select id from tenants where id = %(tenant)s for no key update", tenant=tenant)
+        if query(connection, _LIVE + " and name = %(name)s", tenant=tenant, name=name):
+            raise Conflict(
+                f"tenant {tenant} has a live key named {name!r}: choose another name, or revoke that one first "
+                f"(`orchestrator keys revoke {name!r}`)"
+            )
         query(
             connection,
             """insert into api_keys (id, tenant_id, name, role, digest, prefix, expires_at)
@@ -67,12 +82,14 @@ def authenticate(engine: Engine, key: str) -> Caller | None:
     with transaction(engine) as connection:
         rows = query(
             connection,
-            """select tenant_id, name, role from api_keys
+            """select tenant_id, name, role, prefix from api_keys
             where digest = %(digest)s and revoked_at is null
                 and (expires_at is null or expires_at > clock_timestamp())""",
             digest=_digest(key),
         )
-    return Caller(rows[0]["tenant_id"], rows[0]["name"], KeyRole(rows[0]["role"])) if rows else None
+    if not rows:
+        return None
+    return Caller(rows[0]["tenant_id"], rows[0]["name"], KeyRole(rows[0]["role"]), rows[0]["prefix"])
 
 
 def list_keys(engine: Engine, tenant: str) -> Sequence[dict[str, Any]]:

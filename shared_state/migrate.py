@@ -16,9 +16,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from contracts.errors import Misconfigured, Unavailable
-from shared_state.engine import away_is_unavailable, make_engine, transaction
+from shared_state import tenant_wall
+from shared_state.engine import away_is_unavailable, is_conflict, make_engine, transaction
 from shared_state.statements import query
 
 _LOCK = 0x6F726368
@@ -29,8 +31,9 @@ _PATIENCE_SECONDS = 120.0
 
 
 def upgrade(database_url: str, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
-    """Run the missing revisions, all or none. Safe to call from several processes at once, and under full load.
+    """Run the missing revisions, all or none, and build the wall between tenants as far as this login may.
 
+    Safe to call from several processes at once, and under full load.
     Does nothing to a schema that is newer and serves this release; raises `Misconfigured` for one that does not, and
     `Unavailable` where somebody has kept a table locked for `patience_seconds`.
     """
@@ -39,8 +42,10 @@ def upgrade(database_url: str, *, patience_seconds: float = _PATIENCE_SECONDS) -
     while True:
         try:
             return _upgrade(engine)
-        except Unavailable as error:
-            if not _is_lock_timeout(error) or time.monotonic() > deadline:
+        except (Unavailable, DBAPIError) as error:
+            # Processes at work lock tables in another order than a migration does: one of the two has to give way.
+            busy = _is_lock_timeout(error) if isinstance(error, Unavailable) else is_conflict(error)
+            if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.2, 1.0))  # whoever waited behind us goes first
 
@@ -81,6 +86,7 @@ def _upgrade(engine: Engine) -> None:
             return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    tenant_wall.build(engine)
 
 
 def _is_lock_timeout(error: Unavailable) -> bool:

@@ -87,6 +87,24 @@ class Settings(BaseModel):
     verify_seconds: float = Field(default=60.0, ge=0, le=86_400)
     """Pause between two looks at the invariants by the loops; 0: they never look."""
     max_body_bytes: int = Field(default=8_000_000, ge=1024, le=1_000_000_000)
+    max_json_depth: int = Field(default=32, ge=8, le=100)
+    max_string_length: int = Field(default=262_144, ge=1000, le=1_000_000_000)
+    """Characters of one text in a body."""
+    max_page_size: int = Field(default=200, ge=200, le=10_000)
+    max_plan_steps: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Of a plan that a caller brings; what planners make is bounded by their team."""
+    max_open_tasks: int = Field(default=100_000, ge=1, le=1_000_000_000)
+    """Unfinished tasks of one tenant."""
+    rate_per_second: float = Field(default=1000.0, ge=0, le=1_000_000)
+    """Requests of one key; 0 limits nothing."""
+    rate_burst: int = Field(default=2000, ge=1, le=1_000_000)
+    max_requests: int = Field(default=500, ge=1, le=100_000)
+    """Requests in progress at once in one API process."""
+    max_ready_steps: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
+    """Steps that wait for a worker, of all tenants: above it no new work is taken."""
+    min_free_disk_bytes: int = Field(default=200_000_000, ge=0, le=10**18)
+    row_level_security: Literal["auto", "require", "off"] = "auto"
+    """Whether the API works as a role that sees one tenant only: where the database has it, or not without, or not."""
     retention_days: int = Field(default=30, ge=1, le=36_500)
     dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)
     """Closed dead letters, and the tasks they belong to, are kept at least this long."""
@@ -171,7 +189,12 @@ class _Layer:
     origin: str
 
     def origin_of(self, key: str) -> str:
-        return self.origin.replace("{KEY}", key.upper()).replace("{key}", key)
+        return self.origin.replace("{KEY}", key.upper()).replace("{flag}", _flag_of(key))
+
+
+def _flag_of(key: str) -> str:
+    """The command line's name for a setting."""
+    return "--" + key.removeprefix("listen_").replace("_", "-")
 
 
 def settings_file(environ: Mapping[str, str]) -> Path | None:
@@ -192,7 +215,7 @@ def load(environ: Mapping[str, str], file: Path | None, overrides: Mapping[str, 
     layers = [
         *([_file_layer(file)] if file is not None else []),
         _environment_layer(environ),
-        _Layer({key: value for key, value in overrides.items() if value is not None}, "the flag --{key}"),
+        _Layer({key: value for key, value in overrides.items() if value is not None}, "the flag {flag}"),
     ]
     for layer in layers:
         _refuse_unknown_keys(layer)

@@ -297,7 +297,9 @@ class Worker(TypedDict):
 
 
 class Queue(TypedDict):
-    """Steps of the caller's tenant by queue. `depth` is what the broker holds for everyone; null: it did not answer.
+    """Steps of the caller's tenant by queue. `waiting`: their turn has not come. `published`: it has, and workers are
+    sent for; whether the broker has taken that, or it will be sent again, nobody knows before a worker comes. `depth`
+    is what the broker holds for everyone; null: it did not answer.
 
     `republished` of the `published` were published more than once: a backlog, or messages that were lost.
     """
@@ -376,8 +378,11 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """`degraded`: tasks are accepted and kept, but nothing is delivered until the broker is back."""
+    """`degraded`: without the broker tasks are accepted and kept, but nothing is delivered until it is back; with too
+    little disk or too much backlog only reads are served, and what ends work."""
 
     status: Literal["ready", "degraded"]
     database: str
     broker: str
+    disk: str
+    backlog: str

@@ -13,7 +13,7 @@ from shared_state.engine import transaction
 from shared_state.statements import query
 from shared_state.team_files import find_teams, read_team
 
-__all__ = ["apply", "digest", "find_teams", "head_digest", "list_teams", "load_team", "read_team"]
+__all__ = ["apply", "digest", "find_teams", "head_digest", "list_teams", "load_team", "queues_of_teams", "read_team"]
 
 
 def digest(team: Team) -> str:
@@ -74,6 +74,16 @@ def list_teams(connection: Connection, tenant: str) -> list[dict[str, Any]]:
         tenant=tenant,
     )
     return [dict(row) for row in rows]
+
+
+def queues_of_teams(connection: Connection) -> set[str]:
+    """The queues that agents of any tenant's teams name, in any version: tasks may be at work with an old one."""
+    rows = query(
+        connection,
+        """select distinct agent.value ->> 'queue' as queue from teams, jsonb_each(definition -> 'agents') as agent
+        where agent.value ->> 'queue' is not null""",
+    )
+    return {row["queue"] for row in rows}
 
 
 def _canonical(team: Team) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
+from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput, Misconfigured, OrchestratorError
 from contracts.teams import Role
@@ -21,9 +22,10 @@ from shared_state.artifacts import ArtifactStore, open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
-from shared_state.engine import make_engine
+from shared_state.engine import make_engine, transaction
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
+from shared_state.teams import queues_of_teams
 from shared_state.teams_cache import TeamsCache
 from workers.batcher import Batcher
 from workers.delivery import Delivery, House
@@ -53,6 +55,20 @@ def queues_for(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(roles.get(name, name) for name in names))
 
 
+def _require_used(engine: Engine, queues: Sequence[str]) -> None:
+    """Raises `InvalidInput` for a queue that no role and no agent of a team has: nothing would ever come from it."""
+    own = set(QUEUE_OF_ROLE.values())
+    if own.issuperset(queues):
+        return
+    with transaction(engine) as connection:
+        known = own | queues_of_teams(connection)
+    for name in queues:
+        if name not in known:
+            others = ", ".join(sorted(known - own)[:20]) or "none"
+            text = f"{name!r} is neither a role ({', '.join(Role)}) nor a queue of an applied team ({others})"
+            raise InvalidInput(f"{text}; `orchestrator teams apply DIR` applies a team", field="role")
+
+
 class WorkerProcess:
     """Everything one worker process owns, from start to drained."""
 
@@ -62,6 +78,7 @@ class WorkerProcess:
         self._queues = list(queues)
         self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
         require_served(self._engine)
+        _require_used(self._engine, queues)
         keys = signing_keys(settings)
         self._quarantine = Quarantine(lambda messages: dead_letters.record_raw(self._engine, messages))
         self.celery = make_app(settings, queues=queues, quarantine=self._quarantine, keys=keys)

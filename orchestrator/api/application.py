@@ -11,14 +11,20 @@ from sqlalchemy import Engine
 from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steps, tasks
 from orchestrator.api.feed import Feed
 from orchestrator.api.headers import SecurityHeaders
+from orchestrator.api.limits import Limits
+from orchestrator.api.load import LoadLimit
+from orchestrator.api.rates import RateLimits
 from orchestrator.api.services import Services
+from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
 from orchestrator.auth import Authenticator
 from shared_state.artifacts import ArtifactStore, open_bodies
+from shared_state.broker.buckets import open_buckets
 from shared_state.broker.publisher import Publisher
 from shared_state.forks import Forking
 from shared_state.settings import Settings
 from shared_state.tasks import Submission
+from shared_state.tenant_wall import TenantEngines
 
 _BODIES: list[type[BaseModel]] = [
     Submission,
@@ -28,17 +34,25 @@ _BODIES: list[type[BaseModel]] = [
 ]
 
 
-def make_api(settings: Settings, engine: Engine, publisher: Publisher) -> FastAPI:
-    """The whole HTTP API, as an ASGI application. Raises `Misconfigured` for an unusable `artifact_url`."""
+def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled: bool = False) -> FastAPI:
+    """The whole HTTP API, as an ASGI application. `walled`: row-level security binds what it does for a caller.
+
+    Raises `Misconfigured` for an unusable `artifact_url`.
+    """
     stored = open_bodies(settings.artifact_url)
+    tenants = TenantEngines(engine, walled=walled)
+    buckets = open_buckets(settings.broker_url) if settings.rate_per_second else None
     services = Services(
         engine=engine,
+        tenants=tenants,
         publisher=publisher,
         wakeups=WakeupSender(publisher),
-        feed=Feed(engine),
+        feed=Feed(engine, tenants),
         authenticator=Authenticator(engine),
-        open_store=lambda tenant: ArtifactStore(engine, tenant, stored),
-        max_body_bytes=settings.max_body_bytes,
+        open_store=lambda tenant: ArtifactStore(tenants.of(tenant), tenant, stored),
+        limits=Limits.of(settings),
+        rates=RateLimits(buckets, rate=settings.rate_per_second, burst=settings.rate_burst),
+        vitals=Vitals(engine, settings),
     )
 
     @asynccontextmanager
@@ -47,6 +61,8 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher) -> FastAP
         yield
         await services.feed.stop()
         services.wakeups.stop()
+        if buckets is not None:
+            buckets.close()
 
     api = FastAPI(
         title="agent-orchestrator",
@@ -62,7 +78,8 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher) -> FastAP
     api.include_router(installation.router, prefix="/v1")
     api.include_router(installation.probes, prefix="/v1")
     api.include_router(installation.probes, include_in_schema=False)
+    api.add_middleware(LoadLimit, limit=settings.max_requests)
     api.add_middleware(SecurityHeaders)
-    problems.install(api)
-    schemas.install(api, _BODIES)
+    problems.install(api, services.vitals.note_away)
+    schemas.install(api, _BODIES, settings.max_page_size)
     return api

@@ -4,18 +4,19 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from contracts.errors import InvalidInput
+from orchestrator.api.limits import Limits
 from orchestrator.api.problems import invalid_fields
 from orchestrator.refusals import Malformed, TooLarge, TooSlow, UnsupportedMediaType
 
 M = TypeVar("M", bound=BaseModel)
 
-DEPTH_LIMIT = 32
 READ_SECONDS = 30.0
 _INTEGER_LIMIT = 2**63
 _DIGITS_LIMIT = 25
@@ -25,36 +26,44 @@ _DRAIN_FACTOR = 8
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
+@dataclass(frozen=True)
+class Received:
+    """A body as it arrived, with what it may hold."""
+
+    data: bytes
+    limits: Limits
+
+
+async def read_body(request: Request, limits: Limits) -> Received:
     """The whole body. Raises `TooLarge`, `TooSlow`, `UnsupportedMediaType` or `Malformed`."""
     _require_json(request)
     try:
         async with asyncio.timeout(READ_SECONDS):
-            return await _collect(request.stream(), limit_bytes)
+            return Received(await _collect(request.stream(), limits.body_bytes), limits)
     except TimeoutError:
         raise TooSlow(f"the body did not arrive within {READ_SECONDS:.0f} seconds; send it again") from None
 
 
-def parse(body: bytes) -> Any:
+def parse(body: Received) -> Any:
     """The JSON value of a body. Raises `Malformed` where it is not JSON."""
     try:
-        text = body.decode("utf-8")
+        text = body.data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Malformed(f"the body is not valid UTF-8 (byte {error.start}); send UTF-8") from None
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError:
-        raise InvalidInput(_too_deep()) from None
+        raise InvalidInput(_too_deep(body.limits)) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Malformed(f"the body is not valid JSON: {error.msg} ({where})") from None
 
 
-def check_form(value: Any, path: str = "", depth: int = 1) -> None:
+def check_form(value: Any, limits: Limits, path: str = "", depth: int = 1) -> None:
     """Raises `InvalidInput` for what Postgres or JSON readers cannot hold: depth, NUL, surrogates, huge numbers; and
     for an object with one key twice, of which readers keep different ones."""
     if isinstance(value, str):
-        _check_text(value, path)
+        _check_text(value, limits, path)
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
@@ -64,23 +73,23 @@ def check_form(value: Any, path: str = "", depth: int = 1) -> None:
         if value in (float("inf"), float("-inf")):
             raise InvalidInput(f"{path}: this number is too large; send it as text", field=path)
     else:
-        if depth > DEPTH_LIMIT:
+        if depth > limits.json_depth:
             where = ".".join(path.split(".")[:2])
-            raise InvalidInput(f"{where}: {_too_deep()}", field=where)
+            raise InvalidInput(f"{where}: {_too_deep(limits)}", field=where)
         if isinstance(value, _Repeating):
-            _check_text(value.repeated, path)
+            _check_text(value.repeated, limits, path)
             where = f"{path}.{value.repeated}" if path else value.repeated
             raise InvalidInput(f"{where[:_SHOWN]}: this key is there more than once; send it once", field=where)
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(key, str):
-                _check_text(key, path)
-            check_form(item, f"{path}.{key}" if path else str(key), depth + 1)
+                _check_text(key, limits, path)
+            check_form(item, limits, f"{path}.{key}" if path else str(key), depth + 1)
 
 
-def parse_model(body: bytes, model: type[M]) -> M:
+def parse_model(body: Received, model: type[M]) -> M:
     """A body as a model. Raises `InvalidInput` that names the fields."""
     value = parse(body)
-    check_form(value)
+    check_form(value, body.limits)
     return validate(value, model)
 
 
@@ -152,7 +161,10 @@ def _require_json(request: Request) -> None:
         raise UnsupportedMediaType("compressed bodies are not accepted; send it without Content-Encoding")
 
 
-def _check_text(text: str, path: str) -> None:
+def _check_text(text: str, limits: Limits, path: str) -> None:
+    if len(text) > limits.string_length:
+        words = f"text is at most {limits.string_length} characters (max_string_length), not {len(text)}; split it"
+        raise InvalidInput(f"{path or 'a key'}: {words}, or give an artifact's or file's name", field=path)
     if "\x00" in text:
         raise InvalidInput(f"{path or 'a key'}: text must not contain NUL; remove it or send base64", field=path)
     try:
@@ -166,8 +178,8 @@ def _refuse_constant(name: str) -> None:
     raise json.JSONDecodeError(f"{name} is not JSON; use null or text", name, 0)
 
 
-def _too_deep() -> str:
-    return f"the body is nested deeper than {DEPTH_LIMIT} levels; flatten it or send it as text"
+def _too_deep(limits: Limits) -> str:
+    return f"the body is nested deeper than {limits.json_depth} levels (max_json_depth); flatten it or send it as text"
 
 
 def _json_type(value: Any) -> str:

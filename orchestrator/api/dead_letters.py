@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.errors import CODES, InvalidInput
 from contracts.states import DeadLetterState
@@ -32,7 +32,12 @@ _EXPORT_PAGE = 50
 _LINES = "application/x-ndjson"
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))]
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+    # Postgres knows no offsets of sixteen hours and more, which RFC 3339 allows.
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
 
 
 class _Fits(BaseModel):
@@ -152,6 +157,7 @@ def export_dead_letters(caller: Reader, services: Ours, query: Annotated[StateQu
 def redrive_many(caller: Operator, body: Body, services: Ours) -> Any:
     """Put back every open one that fits the filter (up to 10,000, the oldest first; the answer names them)."""
     asked = parse_model(body, RedriveMany)
+    services.vitals.require_room()
     if asked.filter == Filter():
         raise InvalidInput("filter: name a reason, a team, ids, ...; an empty one redrives nothing", field="filter")
     done = dead_letters.redrive_many(
@@ -189,6 +195,7 @@ def redrive(letter_id: str, caller: Operator, body: Body, services: Ours) -> Any
     """
     which = parse_id(letter_id, "dead letter")
     asked = parse_model(body, Redrive)
+    services.vitals.require_room()
     if asked.message is not None:
         if asked.edit is not None:
             raise InvalidInput("edit: goes with a step, message with bytes; send one of them", field="edit")

@@ -16,6 +16,7 @@ from shared_state import events
 from shared_state.engine import transaction
 from shared_state.events import Event
 from shared_state.statements import query
+from shared_state.tenant_wall import TenantEngines
 
 POLL_SECONDS = 0.075
 _RETRY_SECONDS = 1.0
@@ -45,10 +46,14 @@ class Watch:
 
 
 class Feed:
-    """Hands every new event to those who watch its task. Lives on one event loop."""
+    """Hands every new event to those who watch its task. Lives on one event loop.
 
-    def __init__(self, engine: Engine) -> None:
+    The tail of the log is read for all tenants at once; everything else as the watcher's tenant.
+    """
+
+    def __init__(self, engine: Engine, tenants: TenantEngines) -> None:
         self._engine = engine
+        self._tenants = tenants
         self._watches: dict[UUID, set[Watch]] = {}
         self._poller: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
@@ -70,7 +75,7 @@ class Feed:
                 async for event in self._read_log(tenant, task_id, after):
                     sent, after = _position(event.cursor), event.cursor
                     yield event
-                if await run_in_threadpool(self._ended, task_id, sent):
+                if await run_in_threadpool(self._ended, tenant, task_id, sent):
                     return
                 while not watch.overflowed and not self._stopping.is_set():
                     event_or_none = await _next(watch, heartbeat_seconds)
@@ -112,7 +117,7 @@ class Feed:
 
     async def _read_log(self, tenant: str, task_id: UUID, after: str | None) -> AsyncIterator[Event]:
         def page() -> list[Event]:
-            with transaction(self._engine) as connection:
+            with transaction(self._tenants.of(tenant)) as connection:
                 return events.read(connection, tenant, task_id, after, _PAGE)
 
         while True:
@@ -123,9 +128,9 @@ class Feed:
             if len(found) < _PAGE:
                 return
 
-    def _ended(self, task_id: UUID, sent: tuple[int, int]) -> bool:
+    def _ended(self, tenant: str, task_id: UUID, sent: tuple[int, int]) -> bool:
         """Whether the task is over and the event that says so has been sent."""
-        with transaction(self._engine) as connection:
+        with transaction(self._tenants.of(tenant)) as connection:
             rows = query(
                 connection,
                 """

@@ -8,7 +8,7 @@ from pydantic import Field
 from contracts.errors import Misconfigured, Unavailable
 from contracts.topology import QUEUE_OF_ROLE
 from orchestrator.api.pages import Page, PageQuery, cut
-from orchestrator.api.services import Ours, Reader, ReaderOnly
+from orchestrator.api.services import Everyones, Ours, Reader, ReaderOnly
 from shared_state import migrate, views
 from shared_state.engine import transaction
 from shared_state.shapes import Health, Queue, Readiness, Team, TeamDetail, Worker
@@ -66,14 +66,22 @@ async def health() -> Any:
 
 
 @probes.get("/ready", response_model=Readiness)
-def ready(services: Ours) -> Any:
-    """Whether requests can be served: 503 without the database or with another version's schema."""
+def ready(services: Everyones) -> Any:
+    """Whether requests can be served: 503 without the database or with another version's schema.
+
+    `degraded` while only reads are served (disk, backlog), or nothing is delivered (broker).
+    """
     try:
         migrate.require_served(services.engine)
     except Misconfigured as error:
         raise Unavailable(error.text) from None
+    troubles = services.vitals.troubles()
     try:
         services.publisher.queue_depth(list(QUEUE_OF_ROLE.values())[:1])
     except Unavailable:
-        return {"status": "degraded", "database": "ok", "broker": "does not answer; tasks are kept until it does"}
-    return {"status": "ready", "database": "ok", "broker": "ok"}
+        troubles["broker"] = "does not answer; tasks are kept until it does"
+    return {
+        "status": "degraded" if any(troubles.values()) else "ready",
+        "database": "ok",
+        **{part: troubles.get(part) or "ok" for part in ("broker", "disk", "backlog")},
+    }

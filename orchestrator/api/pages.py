@@ -15,7 +15,8 @@ from contracts.errors import InvalidInput
 T = TypeVar("T")
 
 LIMIT_DEFAULT = 50
-LIMIT_MAX = 200
+LIMIT_MAX = 10_000
+"""What any setting may allow; what this one does is checked with the caller (`limits.py`)."""
 
 
 class Page(TypedDict, Generic[T]):

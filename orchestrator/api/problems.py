@@ -1,6 +1,8 @@
 """Every answer that is not a success is problem+json (RFC 9457), whoever refused: us, the router or the framework."""
 
 import logging
+import math
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from contracts.errors import InvalidInput, NotFound, OrchestratorError, Unavailable
 from orchestrator.refusals import Malformed, MethodNotAllowed, status_of
-from shared_state.engine import is_conflict
+from shared_state.engine import database_is_away, is_conflict
 from shared_state.shapes import FieldError, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -67,8 +69,9 @@ def respond(error: OrchestratorError) -> JSONResponse:
     headers: dict[str, str] = {}
     if problem["status"] == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if problem["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if problem["status"] in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        # Whole seconds is what HTTP allows; rounded up, so that who comes back then is not too early.
+        headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS))))
     if problem["status"] in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
         # The rest of the body may be on its way, without end: only closing stops its sender.
         headers["Connection"] = "close"
@@ -84,13 +87,15 @@ def invalid_fields(error: ValidationError | RequestValidationError, *, skip: int
     return InvalidFields(found)
 
 
-def install(api: FastAPI) -> None:
-    """Make `api` answer every refusal and failure in this form."""
+def install(api: FastAPI, note_away: Callable[[], None]) -> None:
+    """Make `api` answer every refusal and failure in this form; `note_away` is told when Postgres did not answer."""
 
     @api.exception_handler(OrchestratorError)
     def _ours(_request: Request, error: OrchestratorError) -> JSONResponse:
         if status_of(error) == HTTPStatus.INTERNAL_SERVER_ERROR:
             _LOG.error("request failed", exc_info=error)
+        if isinstance(error, Unavailable) and database_is_away(error):
+            note_away()
         return respond(error)
 
     @api.exception_handler(RequestValidationError)

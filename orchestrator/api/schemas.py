@@ -31,7 +31,7 @@ SUBMISSION_BODY = _request_body(
 )
 
 
-def complete(document: dict[str, Any], models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+def complete(document: dict[str, Any], models: Sequence[type[BaseModel]], page_size: int) -> dict[str, Any]:
     """Add the schemas that bodies refer to, bearer keys, and the problem that any operation may answer."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in models:
@@ -44,6 +44,8 @@ def complete(document: dict[str, Any], models: Sequence[type[BaseModel]]) -> dic
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
+            for parameter in operation.get("parameters", []):
+                _refine(parameter, page_size)
             for status in _refusals(method, path, operation):
                 operation["responses"][str(status.value)] = {"description": status.phrase, "content": problem}
             if path not in _PROBES:
@@ -53,12 +55,22 @@ def complete(document: dict[str, Any], models: Sequence[type[BaseModel]]) -> dic
     return document
 
 
+def _refine(parameter: dict[str, Any], page_size: int) -> None:
+    """A page's largest size is a setting; and an absent header is not there, rather than null."""
+    schema = parameter["schema"]
+    if parameter["name"] == "limit":
+        schema["maximum"] = page_size
+    if parameter["in"] == "header":
+        (kind,) = [each for each in schema.pop("anyOf") if each.get("type") != "null"]
+        schema.update(kind)
+
+
 def _refusals(method: str, path: str, operation: dict[str, Any]) -> list[HTTPStatus]:
     """Every status that this operation may refuse a request with. A 500 is a defect, so none documents it."""
     if path in _PROBES:
         return _PROBES[path]
     found = [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY]
-    found.append(HTTPStatus.SERVICE_UNAVAILABLE)
+    found += [HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE]
     if "{" in path:
         found.append(HTTPStatus.NOT_FOUND)
     if method == "post" or path.endswith("/result"):
@@ -75,13 +87,13 @@ def _refusals(method: str, path: str, operation: dict[str, Any]) -> list[HTTPSta
     return sorted(found)
 
 
-def install(api: FastAPI, models: Sequence[type[BaseModel]]) -> None:
+def install(api: FastAPI, models: Sequence[type[BaseModel]], page_size: int) -> None:
     """Make `/openapi.json` complete."""
     plain = api.openapi
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
-            api.openapi_schema = complete(plain(), models)
+            api.openapi_schema = complete(plain(), models, page_size)
         return api.openapi_schema
 
     setattr(api, "openapi", openapi)  # noqa: B010 - the framework's documented way; a plain assignment fails strict types

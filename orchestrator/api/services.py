@@ -1,7 +1,7 @@
 """What every request may use, and who is asking."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 from urllib.parse import unquote
 from uuid import UUID
@@ -10,30 +10,42 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput, NotFound
-from orchestrator.api.bodies import read_body
+from orchestrator.api.bodies import Received, read_body
 from orchestrator.api.feed import Feed
+from orchestrator.api.limits import Limits
+from orchestrator.api.rates import RateLimits
+from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
 from orchestrator.auth import Authenticator, Permission, demand
 from shared_state.artifacts import ArtifactStore
 from shared_state.broker.publisher import Publisher
 from shared_state.keys import Caller
 from shared_state.teams_cache import TeamsCache
+from shared_state.tenant_wall import TenantEngines
 
 
 @dataclass(frozen=True)
 class Services:
     engine: Engine
+    """In a request of a caller: bound to the caller's tenant, where the wall between tenants stands."""
+    tenants: TenantEngines
     publisher: Publisher
     wakeups: WakeupSender
     feed: Feed
     authenticator: Authenticator
     open_store: Callable[[str], ArtifactStore]
     """The artifacts of one tenant."""
-    max_body_bytes: int
+    limits: Limits
+    rates: RateLimits
+    vitals: Vitals
     teams: TeamsCache = field(default_factory=TeamsCache)
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
+    return _services(request)
+
+
+def _services(request: Request) -> Services:
     services = request.app.state.services
     if not isinstance(services, Services):
         raise AssertionError("the application was made without its services")
@@ -46,28 +58,40 @@ def _caller(request: Request) -> Caller:
     for name, value in request.query_params.multi_items():
         if "\x00" in name or "\x00" in value:
             raise InvalidInput("the query must not contain NUL; remove it", field=name.replace("\x00", ""))
-    return services_of(request).authenticator.caller(request.headers.get("authorization"))
+    services = _services(request)
+    services.vitals.require_database()
+    caller = services.authenticator.caller(request.headers.get("authorization"))
+    services.rates.spend(caller.prefix)
+    services.limits.check_page(request.query_params.get("limit"))
+    return caller
 
 
-def _permitted(permission: Permission) -> Callable[[Caller], Caller]:
-    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _ours(request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Services:
+    services = _services(request)
+    return replace(services, engine=services.tenants.of(caller.tenant))
+
+
+def _permitted(permission: Permission) -> Callable[[Caller], Awaitable[Caller]]:
+    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         demand(caller, permission)
         return caller
 
     return check
 
 
-async def _body(request: Request) -> bytes:
-    return await read_body(request, services_of(request).max_body_bytes)
+async def _body(request: Request) -> Received:
+    return await read_body(request, _services(request).limits)
 
 
-Ours = Annotated[Services, Depends(services_of)]
+Everyones = Annotated[Services, Depends(services_of)]
+"""Not bound to any tenant: for what is asked without a key."""
+Ours = Annotated[Services, Depends(_ours)]
 ReaderOnly = Depends(_permitted(Permission.READ))
 """For what looks the same to every reader."""
 Reader = Annotated[Caller, ReaderOnly]
 Operator = Annotated[Caller, Depends(_permitted(Permission.OPERATE))]
 Decider = Annotated[Caller, Depends(_permitted(Permission.DECIDE))]
-Body = Annotated[bytes, Depends(_body)]
+Body = Annotated[Received, Depends(_body)]
 """Declared after the caller, so that nobody without a key can make us read a body."""
 
 

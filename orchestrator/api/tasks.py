@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from contracts.errors import InvalidInput, OrchestratorError
 from contracts.states import StepState, TaskState
 from orchestrator.api import bodies
+from orchestrator.api.limits import Limits
 from orchestrator.api.pages import Page, PageQuery, cut, id_cursor, make_rank_cursor, rank_cursor
 from orchestrator.api.problems import at, invalid_fields, problem_of
 from orchestrator.api.schemas import SUBMISSION_BODY, body_of
@@ -60,9 +61,10 @@ def submit(
     if isinstance(value, list):
         if idempotency_key is not None:
             raise InvalidInput("with a list, give each item its own idempotency_key", field="idempotency_key")
-        return JSONResponse(_submit_list(services, caller, value, trace), 200)
-    bodies.check_form(value)
-    submission = _submission(value, idempotency_key)
+        return JSONResponse(_submit_list(services, caller, value, body.limits, trace), 200)
+    bodies.check_form(value, body.limits)
+    submission = _submission(value, body.limits, idempotency_key)
+    services.vitals.admit(services.engine, caller.tenant, 1)
     submitted = tasks.submit(services.engine, caller.tenant, [submission], traceparent=trace, teams=services.teams)
     result = submitted.results[0]
     if isinstance(result, OrchestratorError):
@@ -142,8 +144,9 @@ def fork(
     _once(request)
     which = parse_id(task_id, "task")
     value = bodies.parse(body)
-    bodies.check_form(value)
+    bodies.check_form(value, body.limits)
     forking = bodies.validate(_keyed(value, idempotency_key), Forking)
+    services.vitals.admit(services.engine, caller.tenant, 1)
     forked = forks.fork(
         services.engine, caller.tenant, which, forking, caller.name, traceparent=_trace(traceparent)
     )  # fmt: skip
@@ -151,12 +154,15 @@ def fork(
     return _made(services, caller, forked.created, response)
 
 
-def _submit_list(services: Services, caller: Caller, values: list[Any], trace: str | None) -> Page[Created | Refused]:
+def _submit_list(
+    services: Services, caller: Caller, values: list[Any], limits: Limits, trace: str | None
+) -> Page[Created | Refused]:
     """Every item stands for itself: a bad one gets its problem and stops none of the others."""
     if not 1 <= len(values) <= LIST_LIMIT:
         raise InvalidInput(f"a list holds 1 to {LIST_LIMIT} tasks, not {len(values)}; send several lists")
-    checked = [_checked(value, str(index)) for index, value in enumerate(values)]
+    checked = [_checked(value, limits, str(index)) for index, value in enumerate(values)]
     good = [each for each in checked if isinstance(each, Submission)]
+    services.vitals.admit(services.engine, caller.tenant, len(good))
     submitted = tasks.submit(services.engine, caller.tenant, good, traceparent=trace, teams=services.teams)
     services.wakeups.send(submitted.wakeups)
     results = iter(submitted.results)
@@ -183,20 +189,21 @@ def _once(request: Request) -> None:
         raise Malformed("the Idempotency-Key header is there more than once; send it once")
 
 
-def _checked(value: Any, where: str) -> Submission | OrchestratorError:
+def _checked(value: Any, limits: Limits, where: str) -> Submission | OrchestratorError:
     try:
-        bodies.check_form(value, where)
+        bodies.check_form(value, limits, where)
     except OrchestratorError as error:
         return error
     try:
-        return _submission(value, None)
+        return _submission(value, limits, None)
     except OrchestratorError as error:
         return at(error, where)
 
 
-def _submission(value: Any, key: str | None) -> Submission:
+def _submission(value: Any, limits: Limits, key: str | None) -> Submission:
     if not isinstance(value, dict):
         raise InvalidInput("a task is a JSON object; see /openapi.json")
+    limits.check_plan(value)
     for field, text in _NOT_YET.items():
         if field in value:
             raise InvalidInput(f"{field}: {text}", field=field)

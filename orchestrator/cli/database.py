@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from sqlalchemy import Engine
+
 from contracts.errors import InvalidInput, OrchestratorError
 from contracts.topology import QUEUE_OF_ROLE
 from orchestrator.cli import output
 from orchestrator.cli.output import Json
+from shared_state import tenant_wall
 from shared_state.artifacts import open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
@@ -44,7 +47,9 @@ def migrate() -> None:
     """Bring the database's schema to this version's. Safe to run twice, or from several machines at once."""
     settings = from_environment()
     upgrade(settings.database_url)
-    output.line(f"{masked(settings.database_url)} is at it serves this release")
+    output.line(f"{masked(settings.database_url)} serves this release")
+    reason = tenant_wall.weakness(make_engine(settings.database_url, pool_size=0))
+    output.line(f"row-level security is NOT in force: {reason}" if reason else "row-level security binds the API")
 
 
 def verify(*, json: Json = False) -> int:
@@ -67,6 +72,8 @@ def _check_servers(findings: list[dict[str, str]], settings: Settings) -> None:
     engine = make_engine(settings.database_url, pool_size=0)
     where = masked(settings.database_url)
     _checked(findings, "database", lambda: require_served(engine), lambda _: f"{where}, it serves this release")
+    if not any(finding["status"] == "wrong" for finding in findings):
+        _check_wall(findings, settings, engine)
     keys = _checked(
         findings, "signing keys", partial(signing_keys, settings), lambda _: ", ".join(settings.signing_keys)
     )
@@ -77,6 +84,14 @@ def _check_servers(findings: list[dict[str, str]], settings: Settings) -> None:
     _checked(findings, "broker", lambda: publisher.queue_depth(list(QUEUE_OF_ROLE.values())), lambda _: where)
     publisher.close()
     _checked(findings, "artifacts", lambda: open_bodies(settings.artifact_url), lambda _: masked(settings.artifact_url))
+
+
+def _check_wall(findings: list[dict[str, str]], settings: Settings, engine: Engine) -> None:
+    """Without it everything works, so that it is missing is wrong only where it is required."""
+    reason = tenant_wall.weakness(engine)
+    status = "ok" if reason is None else "wrong" if settings.row_level_security == "require" else "weak"
+    text = f"row-level security is NOT in force: {reason}" if reason else "row-level security binds the API"
+    findings.append({"what": "tenants", "status": status, "text": text})
 
 
 def _folders(directory: Path) -> list[Path]:

@@ -25,15 +25,16 @@ def list_workers(*, json: Json = False) -> None:
 
 
 def list_queues(*, json: Json = False) -> None:
-    """List queues: steps that wait for their turn, are published, are running; and what the broker holds."""
+    """List queues: steps that wait for their turn, that are sent for (again and again until a worker takes them; the
+    broker may be away meanwhile) and that run; and what the broker really holds."""
     with Client() as client:
         output.table(
             client.queues(),
             [
                 ("QUEUE", "queue"),
                 ("WAITING", "waiting"),
-                ("PUBLISHED", "published"),
-                ("REPUBLISHED", "republished"),
+                ("SENT FOR", "published"),
+                ("AGAIN", "republished"),
                 ("RUNNING", "running"),
                 ("WORKERS", "worker_count"),
                 ("BROKER", lambda queue: "no answer" if queue["depth"] is None else queue["depth"]),

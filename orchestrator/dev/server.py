@@ -1,6 +1,7 @@
 """A dev server from lock to last process: what `orchestrator dev` runs and the demo starts inside itself."""
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from contracts.errors import Unavailable
+from contracts.errors import Conflict, Unavailable
 from orchestrator.api.serve import listen
 from orchestrator.dev.flower import FlowerAccess
 from orchestrator.dev.options import Options
@@ -209,6 +210,9 @@ def _api_key(engine: Engine, path: Path) -> str:
         known = path.read_text(encoding="ascii").strip()
         if keys.authenticate(engine, known) is not None:
             return known
-    fresh = keys.create(engine, TENANT, _KEY_NAME, keys.KeyRole.ADMIN)
+    try:
+        fresh = keys.create(engine, TENANT, _KEY_NAME, keys.KeyRole.ADMIN)
+    except Conflict:  # of another data directory on the same database, or of a file that was lost
+        fresh = keys.create(engine, TENANT, f"{_KEY_NAME}-{secrets.token_hex(3)}", keys.KeyRole.ADMIN)
     write_private(path, fresh + "\n")
     return fresh

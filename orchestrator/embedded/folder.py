@@ -55,9 +55,14 @@ class DirectoryLock:
 
 def unusable(directory: Path, error: OSError) -> Misconfigured:
     """What to tell a person when a data directory cannot be written."""
-    remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        file = next((path for path in (directory, *directory.parents) if path.exists()), directory)
+        reason, remedy = f"{file} is not a directory", "move it away"
+    else:
+        reason = str(error.strerror)
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
     return Misconfigured(
-        f"{directory}: the data directory cannot be used: {error.strerror}; {remedy}, or choose another --data-dir."
+        f"{directory}: the data directory cannot be used: {reason}; {remedy}, or choose another --data-dir."
     )
 
 

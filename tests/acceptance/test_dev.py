@@ -216,8 +216,18 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 def test_an_unusable_directory_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    command = [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(tmp_path / "file" / "data")]
+    for data_dir in (tmp_path / "file" / "data", tmp_path / "file"):
+        command = [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(data_dir)]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert process.returncode == 1
+        assert "the data directory cannot be used" in process.stderr
+        assert f"{tmp_path / 'file'} is not a directory; move it away, or choose another --data-dir" in process.stderr
+        assert "Traceback" not in process.stderr
+
+
+def test_a_wrong_port_is_said_as_it_was_typed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator", "dev", "--data-dir", str(tmp_path / "d"), "--port", "99999"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 1
-    assert "the data directory cannot be used" in process.stderr
-    assert "Traceback" not in process.stderr
+    assert "the flag --port" in process.stderr
+    assert not (tmp_path / "d").exists()

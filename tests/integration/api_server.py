@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
@@ -60,9 +61,18 @@ def running_api(engine: Engine, database_url: str, broker_url: str, *, port: int
         signing_keys={"test": SecretStr("a secret for tests only")},
         **{"data_dir": Path("unused"), "max_body_bytes": 200_000, **changed},
     )
-    listener = listen("127.0.0.1", port)
     publisher = open_publisher(settings)
-    server = make_server(make_api(settings, engine, publisher))
+    try:
+        with serving(make_api(settings, engine, publisher, walled=True), port) as url:
+            yield url
+    finally:
+        publisher.close()
+
+
+@contextmanager
+def serving(api: FastAPI, port: int = 0) -> Iterator[str]:
+    listener = listen("127.0.0.1", port)
+    server = make_server(api)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -71,7 +81,6 @@ def running_api(engine: Engine, database_url: str, broker_url: str, *, port: int
     finally:
         server.should_exit = True
         thread.join(20)
-        publisher.close()
         assert not thread.is_alive()
 
 

@@ -337,3 +337,14 @@ def test_random_bytes_never_make_a_5xx(api: LiveApi) -> None:
     with api.http() as client:
         for piece in pieces:
             check(client.post("/tasks", content=piece, headers=JSON), 400)
+
+
+def test_a_moment_may_have_any_offset_that_rfc_3339_allows(api: LiveApi) -> None:
+    """Postgres itself refuses offsets of sixteen hours and more."""
+    with api.http() as client:
+        for offset in ("+16:02", "-23:59", "+00:00", "Z"):
+            moment = f"2614-04-01T00:01:05.889020{offset}"
+            assert client.get("/dead-letters", params={"since": moment}).status_code == 200, offset
+            filters = {"reason": "agent", "until": moment}
+            answer = client.post("/dead-letters/redrive", json={"filter": filters, "dry_run": True})
+            assert answer.status_code == 200, answer.text

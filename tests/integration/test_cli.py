@@ -14,10 +14,13 @@ from sqlalchemy import Engine
 
 from contracts.errors import Failure
 from contracts.settlements import Ask, Bury
+from contracts.teams import Agent, Team
 from orchestrator.cli import main
 from shared_state.artifacts import ArtifactStore
+from shared_state.engine import transaction
+from shared_state.teams import queues_of_teams
 
-from .api_server import LiveApi, claim, finish, settle
+from .api_server import LiveApi, apply_team, claim, finish, settle
 
 PLAN = {"steps": [{"id": "a", "agent": "write"}]}
 Run = Callable[..., "Ended"]
@@ -210,7 +213,9 @@ def test_a_dead_letter_is_worked_on_from_the_command_line(api: LiveApi, run: Run
 
 
 def test_the_installation(run: Run) -> None:
-    assert "execute" in run("queues").stdout
+    queues = run("queues").stdout
+    assert "execute" in queues
+    assert "SENT FOR" in queues
     assert "no workers" in run("workers").stderr
     assert json.loads(run("workers", "--json").stdout) == []
     assert "letters" in run("teams", "list").stdout
@@ -230,6 +235,27 @@ def test_keys_are_made_listed_and_revoked(run: Run) -> None:
     run("keys", "revoke", "ci", "--tenant", "fresh", code=1)
     run("keys", "create", "--role", "king", "--name", "x", code=2)
     run("keys", "create", "--role", "viewer", "--name", "x", "--tenant", "../", code=2)
+
+
+def test_a_name_is_one_live_key(run: Run) -> None:
+    run("keys", "create", "--role", "viewer", "--name", "reader")
+    refused = run("keys", "create", "--role", "viewer", "--name", "reader", code=1)
+    assert "live key named 'reader'" in refused.stderr
+    assert "keys revoke" in refused.stderr
+    run("keys", "create", "--role", "viewer", "--name", "reader", "--tenant", "elsewhere")
+    run("keys", "revoke", "reader")
+    run("keys", "create", "--role", "viewer", "--name", "reader", "--days", "0.00000001")
+    run("keys", "create", "--role", "viewer", "--name", "reader")  # the one before has expired
+
+
+def test_a_worker_of_nothing_does_not_start(program: Run, engine: Engine) -> None:
+    refused = program("worker", "nope", code=2)
+    assert "'nope' is neither a role (planner, executor, reviewer) nor a queue of an applied team" in refused.stderr
+    team = Team(name="far", agents={"write": Agent(call="letters:write", queue="far-away")})
+    apply_team(engine, team)
+    assert "far-away" in program("worker", "nope", code=2).stderr
+    with transaction(engine) as connection:
+        assert queues_of_teams(connection) == {"far-away"}
 
 
 def test_check_names_what_is_wrong(run: Run, tmp_path: Path, engine: Engine) -> None:

@@ -61,6 +61,23 @@ def test_an_empty_variable_is_not_set() -> None:
         ({"ORCHESTRATOR_SIGNING_KEYS": "nocolonhidden"}, ["signing_keys:", "name:secret"]),
         ({"ORCHESTRATOR_SIGNING_KEYS": "a:hidden"}, ["signing_keys:", "16 characters", "ORCHESTRATOR_SIGNING_KEYS"]),
         ({"ORCHESTRATOR_WORKER_SLOTS": "0"}, ["worker_slots:", "greater than"]),
+        ({"ORCHESTRATOR_ROW_LEVEL_SECURITY": "on"}, ["row_level_security:", "'require'"]),
+        *(
+            ({f"ORCHESTRATOR_{name.upper()}": value}, [f"{name}:", f"variable ORCHESTRATOR_{name.upper()}"])
+            for name, value in {
+                "max_body_bytes": "1023",
+                "max_json_depth": "7",
+                "max_string_length": "many",
+                "max_page_size": "199",
+                "max_plan_steps": "0",
+                "max_open_tasks": "-1",
+                "max_ready_steps": "1.5",
+                "max_requests": "0",
+                "min_free_disk_bytes": "-1",
+                "rate_per_second": "-0.1",
+                "rate_burst": "0",
+            }.items()
+        ),
     ],
 )
 def test_a_bad_variable_is_named_with_its_problem_and_never_its_secret(
@@ -77,8 +94,11 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
     assert "no such settings file" in refusal({}, tmp_path / "absent.toml")
 
 
-def test_a_bad_flag_is_named() -> None:
-    assert "--listen_port" in refusal({}, listen_port=70_000)
+def test_a_bad_flag_is_named_as_it_is_typed() -> None:
+    text = refusal({}, listen_port=70_000)
+    assert "the flag --port)" in text
+    assert "listen" not in text.replace("listen_port: ", "")
+    assert "the flag --database-url)" in refusal({}, database_url="mysql://h/d")
 
 
 def test_variables_of_others_are_left_alone() -> None:
