@@ -1,0 +1,38 @@
+"""What the bodies wrote down themselves, outside the database."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Step = tuple[str, str]
+"""(task id, step key)."""
+
+
+class Ledger:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        if self.path.exists():
+            with self.path.open(encoding="utf-8") as stream:
+                for line in stream:
+                    yield json.loads(line)
+
+    def bodies(self) -> Counter[Step]:
+        """How often each step's body began."""
+        return Counter((line["task"], line["step"]) for line in self.lines() if line["what"] == "began")
+
+    def seen(self) -> dict[Step, set[str]]:
+        """By step, the nonces of its output that the bodies of other steps were given."""
+        found: dict[Step, set[str]] = defaultdict(set)
+        for line in self.lines():
+            for key, nonce in line.get("saw", {}).items():
+                found[line["task"], key].add(nonce)
+        return found
+
+    def last_tick(self, pid: int | None = None) -> float | None:
+        """When a body last said that it still runs."""
+        at = [line["at"] for line in self.lines() if line["what"] == "ticks" and pid in (None, line["pid"])]
+        return max(at, default=None)
