@@ -57,5 +57,12 @@ class HttpDoor:
         except httpx.HTTPError:
             return 0
 
+    def readiness(self) -> str:
+        """The status that `/ready` names; empty where it names none."""
+        try:
+            return str(self._client.get("/ready").json().get("status", ""))
+        except (httpx.HTTPError, ValueError):
+            return ""
+
     def close(self) -> None:
         self._client.close()

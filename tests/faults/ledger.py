@@ -36,3 +36,15 @@ class Ledger:
         """When a body last said that it still runs."""
         at = [line["at"] for line in self.lines() if line["what"] == "ticks" and pid in (None, line["pid"])]
         return max(at, default=None)
+
+    def released_unreviewed(self) -> set[Step]:
+        """Drafts that another body was given before a reviewer had seen that very output."""
+        reviewed: set[tuple[str, str]] = set()
+        found: set[Step] = set()
+        for line in self.lines():
+            if line["what"] == "reviewed":
+                reviewed.add((line["task"], line["nonce"]))
+            for key, nonce in line.get("saw", {}).items():
+                if key.startswith("draft") and (line["task"], nonce) not in reviewed:
+                    found.add((line["task"], key))
+        return found

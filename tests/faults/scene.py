@@ -26,7 +26,7 @@ from shared_state.settings import load as load_settings
 from tests.faults import agents, tally
 from tests.faults.doors import DatabaseDoor, HttpDoor
 from tests.faults.ledger import Ledger
-from tests.faults.load import Load
+from tests.faults.load import Load, Make, Ordered
 from tests.faults.looks import Looks
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Servers
@@ -231,10 +231,10 @@ class Scene:
         self.injected(MASSACRES)
         self.injected("connections cut", cut)
 
-    def submit_and_wait(self, make: Any, *, seconds: float = 30.0, **given: Any) -> Any:
+    def submit_and_wait(self, make: Make, *, seconds: float = 30.0, **given: Any) -> Ordered:
         """One task of its own, until it has ended; its order."""
         order = self.load.put(make, **given)
-        self.until(lambda: self._state(order) is not None, f"task {order.task_id} ends", seconds)
+        self.until(lambda: self.state(order) is not None, f"task {order.task_id} ends", seconds)
         return order
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -284,6 +284,7 @@ class Scene:
             self.until(all_ended, "all tasks end", self.row.rest_seconds)
         return time.monotonic() - began
 
-    def _state(self, order: Any) -> str | None:
+    def state(self, order: Ordered) -> str | None:
+        """How a task ended; null while it has not."""
         tally.update_states(self.url, [order])
         return order.state

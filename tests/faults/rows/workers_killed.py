@@ -3,19 +3,23 @@
 from tests.faults.row import Row
 from tests.faults.scene import Scene
 
-MEAN_SECONDS = 0.7
+SEEN_MEAN_SECONDS, UNSEEN_MEAN_SECONDS = 0.5, 1.2
 """Between two blows; each fells one to three workers."""
 
 
 def kill_workers(scene: Scene) -> None:
-    while not scene.over():
-        scene.pause_randomly(MEAN_SECONDS)
-        scene.kill_some(scene.chance.randint(1, 3))
+    _strike(scene, SEEN_MEAN_SECONDS)
 
 
 def kill_workers_unseen(scene: Scene) -> None:
     scene.staff.supervised = False
-    kill_workers(scene)
+    _strike(scene, UNSEEN_MEAN_SECONDS)
+
+
+def _strike(scene: Scene, mean_seconds: float) -> None:
+    while not scene.over():
+        scene.pause_randomly(mean_seconds)
+        scene.kill_some(scene.chance.randint(1, 3))
 
 
 ROWS = (
