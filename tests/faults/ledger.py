@@ -32,10 +32,21 @@ class Ledger:
                 found[line["task"], key].add(nonce)
         return found
 
-    def last_tick(self, pid: int | None = None) -> float | None:
-        """When a body last said that it still runs."""
-        at = [line["at"] for line in self.lines() if line["what"] == "ticks" and pid in (None, line["pid"])]
-        return max(at, default=None)
+    def body_seconds(self, step: str) -> list[float]:
+        """How long each body of the steps of that key lived, by its own ticks."""
+        spans: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for line in self.lines():
+            if line["step"] == step and line["what"] in ("began", "ticks"):
+                spans[line["task"], line["attempt"]].append(line["at"])
+        return [max(at) - min(at) for at in spans.values()]
+
+    def last_ticks(self) -> dict[tuple[str, str, int], float]:
+        """By (task id, step key, attempt) when its body last said that it runs."""
+        return {
+            (line["task"], line["step"], line["attempt"]): line["at"]
+            for line in self.lines()
+            if line["what"] in ("began", "ticks")
+        }
 
     def released_unreviewed(self) -> set[Step]:
         """Drafts that another body was given before a reviewer had seen that very output."""

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from tests.faults.ablations import ABLATIONS
+
 PRELOAD = (
     "workers.__main__",
     "orchestrator.cli",
@@ -36,12 +38,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    if sys.argv[1:]:
-        from tests.faults.ablations import ABLATIONS
-
-        ABLATIONS[sys.argv[1]].install()
     for name in PRELOAD:
         importlib.import_module(name)
+    if sys.argv[1:]:
+        ABLATIONS[sys.argv[1]].install()
     gc.collect()
     gc.freeze()
     wake_reader, wake_writer = os.pipe()

@@ -32,6 +32,8 @@ class Member:
     settings: Settings
     through_exec: bool = False
     """Start it by `python -m` from nothing, as a person does, instead of forking it from the nursery."""
+    launcher: tuple[str, ...] = ()
+    """A module, with arguments, that starts the program; then it is started from nothing too."""
     environment: Mapping[str, str] = field(default_factory=dict)
     life: int = 0
     pid: int | None = None
@@ -177,10 +179,10 @@ class Staff:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
         order = {
             "name": member.name,
-            "program": member.program,
+            "program": (*member.launcher, *member.program),
             "environment": {**kept, **child_environment(own), **member.environment},
             "log": str(self.log(member)),
-            "exec": member.through_exec,
+            "exec": member.through_exec or bool(member.launcher),
         }
         self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
         self._nursery.stdin.flush()

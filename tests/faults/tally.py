@@ -61,7 +61,9 @@ def count(url: str, orders: Sequence[Ordered], ledger: Ledger, kills: Sequence[K
     )
     for kill in kills:
         times = tally.recoveries_seen if kill.seen else tally.recoveries_unseen
-        times.extend(max(0.0, row["at"] - kill.at) for row in _rows(url, _RECOVERED, worker=kill.worker))
+        times.extend(
+            max(0.0, row["at"] - kill.at) for row in _rows(url, _RECOVERED, worker=kill.worker, killed_at=kill.at)
+        )
     tally.wake_delays = [row["seconds"] for row in _rows(url, _WOKEN)]
     return tally
 
@@ -83,7 +85,8 @@ _RECOVERED = """select extract(epoch from n.started_at)::float8 as at
     from attempts a
     cross join lateral (select min(b.started_at) as started_at from attempts b
         where b.step_id = a.step_id and b.epoch > a.epoch) n
-    where a.worker = %(worker)s and a.state = 'expired' and n.started_at is not null"""
+    where a.worker = %(worker)s and a.state = 'expired' and a.finished_at > to_timestamp(%(killed_at)s)
+        and n.started_at is not null"""
 
 _WOKEN = """select extract(epoch from a.started_at - s.ready_at)::float8 as seconds
     from steps s join attempts a on a.step_id = s.id

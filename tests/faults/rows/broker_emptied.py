@@ -1,6 +1,5 @@
 """F11, F12: the broker forgets everything."""
 
-from tests.faults.load import MIXED, wide
 from tests.faults.row import Row
 from tests.faults.scene import WIPES, Scene
 
@@ -27,8 +26,10 @@ ROWS = (
         "every task ends: what is ready is published again",
         flush,
         seconds=45,
-        shapes=(*MIXED, wide),
-        rate=4,
+        workers=2,
+        slots=4,  # so that messages wait on the lists
+        rate=7,
+        open_limit=120,
     ),
     Row(
         "F12",
