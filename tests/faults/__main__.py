@@ -38,9 +38,8 @@ def main() -> int:
     rows = [row for row in rows if wanted[row.ablation is not None]]
     if options.list:
         for row in rows:
-            print(
-                f"{row.name:<12} {row.seconds:>4.0f} s  {row.fault}{f', without the {row.ablation}' if row.ablation else ''}"
-            )
+            off = f", without the {row.ablation}" if row.ablation else ""
+            print(f"{row.name:<12} {row.seconds:>4.0f} s  {row.fault}{off}")
         return 0
     return run(options, rows)
 

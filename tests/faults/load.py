@@ -108,7 +108,9 @@ class Load:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """May be started again after a stop."""
         self._stop.clear()
+        self._abandon.clear()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._thread.start()
 

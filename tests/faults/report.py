@@ -6,11 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from tests.benchmarks.sheet import Sheet
+from tests.faults.ablations import ABLATIONS
 from tests.faults.result import Result, percentile
 
 
 def print_row(console: Console, result: Result) -> None:
-    name = f"{result.name}{f' without {result.ablation}' if result.ablation else ''}"
+    name = f"{result.name}{f' without the {result.ablation}' if result.ablation else ''}"
     if result.skipped is not None:
         console.print(f"[yellow]-[/] {name:<12} skipped: {escape(result.skipped)}", highlight=False)
         return
@@ -20,7 +21,7 @@ def print_row(console: Console, result: Result) -> None:
     recovery = _recovery(tally.recoveries_seen, "seen") + _recovery(tally.recoveries_unseen, "unseen")
     console.print(
         f"{mark} {name:<12} {result.seconds:3.0f} s, seed {result.seed}: {injected or 'nothing injected'}; "
-        f"{tally.tasks} tasks, {tally.commits} commits{recovery}",
+        f"{tally.tasks} tasks, {tally.commits} commits{recovery}{_facts(result)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -54,7 +55,13 @@ def ablations_sheet(document: dict[str, Any]) -> Sheet:
     for row in document["rows"]:
         if row["ablation"] is not None:
             broke = "; ".join(row["problems"][:4]) or "nothing"
-            sheet.add(row["name"], row["ablation"], _injected(row), "no" if row["held"] else "yes", broke[:400])
+            sheet.add(
+                row["name"],
+                ABLATIONS[row["ablation"]].text,
+                _injected(row),
+                "no" if row["held"] else "yes",
+                broke[:400],
+            )
     return sheet
 
 
@@ -94,6 +101,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _injected(row: dict[str, Any]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in row["injected"].items())
+
+
+def _facts(result: Result) -> str:
+    return "".join(f"; {name} {value}" for name, value in result.facts.items())
 
 
 def _recovery(times: list[float], what: str) -> str:

@@ -117,7 +117,7 @@ class Scene:
         if self.row.rate:
             self.load.start()
             self._stack.callback(self.load.stop, 1.0)
-        self._until = time.monotonic() + self._seconds
+        self.go_on(self._seconds)
 
     def _make_settings(self) -> None:
         """`direct` is for the test itself; `settings` for the product, whose way may lead through proxies."""
@@ -183,6 +183,10 @@ class Scene:
 
     # --- what rows use
 
+    def go_on(self, seconds: float) -> None:
+        """Inject for so long from now."""
+        self._until = time.monotonic() + seconds
+
     def over(self) -> bool:
         """Whether the time to inject is over."""
         return time.monotonic() >= self._until
@@ -219,7 +223,7 @@ class Scene:
 
     def kill_some(self, count: int = 1) -> int:
         """kill -9 up to `count` workers chosen by chance, at once; how many."""
-        up = self.staff.workers()
+        up = [member for member in self.staff.workers() if not member.spared]
         return sum(self.kill(member) for member in self.chance.sample(up, min(count, len(up))))
 
     def wipe(self) -> None:

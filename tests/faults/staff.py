@@ -38,6 +38,8 @@ class Member:
     life: int = 0
     pid: int | None = None
     started_at: float = 0.0
+    spared: bool = False
+    """Whether `Scene.kill_some` leaves it alone."""
     wanted: bool = True
     """Whether it is started again when it ends."""
 
