@@ -167,6 +167,8 @@ class Staff:
         self._dead_names.put(None)
         for thread in self._threads:
             thread.join(10)
+        if self._nursery.stdout is not None:
+            self._nursery.stdout.close()
 
     # --- its own threads
 

@@ -28,7 +28,7 @@ ROWS = (
         "kill -9 of workers in the middle of steps; a supervisor sees each death",
         "interrupted steps run again within 2 s (p99)",
         kill_workers,
-        seconds=200,
+        seconds=260,
         workers=8,
         slots=8,
         nap_seconds=(0.1, 0.6),
