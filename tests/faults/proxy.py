@@ -8,7 +8,8 @@ from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
 CHUNK = 65_536
-_COMMIT, _COMMITTED = b"COMMIT", b"COMMIT\x00"
+_COMMITTED = b"COMMIT\x00"
+"""In what the server says: a transaction was committed."""
 
 
 class Proxy:
@@ -109,11 +110,8 @@ class Proxy:
                 if self.delay_seconds or self.jitter_seconds:
                     time.sleep(self.delay_seconds + self._chance.uniform(0, self.jitter_seconds))
                 self._passing.wait()
-                if asks:
-                    if self.lose_share and _COMMIT in data and self._chance.random() < self.lose_share:
-                        pair.forgetful = True
-                elif pair.forgetful and _COMMITTED in data:  # the server has committed; the client is never told
-                    self.lost_replies += 1
+                if not asks and _COMMITTED in data and self._chance.random() < self.lose_share:
+                    self.lost_replies += 1  # the server has committed; the client is never told
                     break
                 target.sendall(data)
         except OSError:
@@ -126,7 +124,6 @@ class Proxy:
 
 class _Pair:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
-        self.forgetful = False
         self._sockets = (client, server)
 
     def end(self) -> None:

@@ -103,6 +103,8 @@ def _problems(row: Row, result: Result) -> list[str]:
             found.append(f"no step was interrupted by {what}")
         elif target is not None and p99 is not None and p99 > target:
             found.append(f"recovery p99 of {what} is {p99:.2f} s, more than {target:g} s")
+    if not sum(result.injected.values()):
+        found.append("nothing was injected")
     if not counts.tasks:
         found.append("no task was accepted")
     return found
