@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,7 +23,10 @@ from tests.faults.result import Result
 from tests.faults.row import Row
 from tests.faults.rows import all_rows, chosen
 from tests.faults.run import run_rows
+from tests.faults.scene import KILLS, MASSACRES, RESTARTS, WIPES
 
+WANTED = {KILLS: 1000, WIPES: 50, f"{RESTARTS} and {MASSACRES}": 100}
+"""Faults of a whole run, by their names in the totals."""
 OVERHEAD_SECONDS = 9.0
 """What a row takes besides its own time: starting the house, coming to rest, the last look."""
 
@@ -73,7 +77,16 @@ def run(options: argparse.Namespace, rows: list[Row]) -> int:
     write(options.output, document)
     if options.document is not None:
         fill(options.document, document)
-    return 0 if all(result.fine for result in results) else 1
+    few = too_few(document) if options.rows is options.minutes is options.seconds is None else []
+    for text in few:
+        console.print(text, style="red", highlight=False)
+    return 0 if all(result.fine for result in results) and not few else 1
+
+
+def too_few(document: dict[str, Any]) -> list[str]:
+    """Of what a whole run has to inject."""
+    counts = {name: document["totals"][name][0] for name in WANTED}
+    return [f"only {counts[name]:,} {name}, not {wanted:,}" for name, wanted in WANTED.items() if counts[name] < wanted]
 
 
 def plan_times(rows: Sequence[Row], minutes: float | None, seconds: float | None) -> list[tuple[Row, float]]:

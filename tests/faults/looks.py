@@ -1,6 +1,7 @@
 """Looks at the invariants, every few seconds and at the end, by the code of `orchestrator verify`."""
 
 import threading
+import time
 from collections import Counter
 
 from sqlalchemy import Engine
@@ -34,11 +35,15 @@ class Looks:
         return self._look(liveness=True)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_seconds):
+        wait_seconds = self._every_seconds
+        while not self._stop.wait(wait_seconds):
+            began = time.monotonic()
             try:
                 self._look(liveness=False)
             except OrchestratorError:
                 self.missed += 1
+            # Looking reads whole tables: as they grow it must not become the load.
+            wait_seconds = max(self._every_seconds, 4 * (time.monotonic() - began))
 
     def _look(self, *, liveness: bool) -> list[Violation]:
         found = [each for each in violations(self._engine) if liveness or each.kind == "safety"]

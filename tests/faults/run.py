@@ -5,7 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.faults import tally
@@ -28,15 +28,15 @@ def run_row(row: Row, servers: Servers, folder: Path, seed: int, seconds: float)
     result.skipped = row.permitted()
     if result.skipped is not None:
         return result
-    folder.mkdir(parents=True)
     began = time.monotonic()
     try:
+        folder.mkdir(parents=True)
         with _limited(seconds + EXTRA_SECONDS), Scene(row, servers, folder, seed, seconds) as scene:
             _play(row, scene, result)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         result.problems.append(f"the row broke off: {type(error).__name__}: {error} ({Path(where.filename).name})")
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        _keep_traceback(folder)
     result.seconds = time.monotonic() - began
     return result
 
@@ -68,7 +68,7 @@ def _play(row: Row, scene: Scene, result: Result) -> None:
         row.inject(scene)
     except Exception as error:
         scene.problem(f"the injection broke off: {type(error).__name__}: {error}")
-        (scene.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        _keep_traceback(scene.folder)
     scene.heal()
     result.rest_seconds = scene.come_to_rest()
     scene.looks.stop()
@@ -80,6 +80,11 @@ def _play(row: Row, scene: Scene, result: Result) -> None:
     result.problems = [*scene.problems, *_problems(row, result)]
     result.problems += [f"violated: {text}" for text in [*scene.looks.found][:5]]
     result.problems += [f"at the end: {each.invariant} {each.text}" for each in final[:3] if each.kind == "liveness"]
+
+
+def _keep_traceback(folder: Path) -> None:
+    with suppress(OSError), (folder / "traceback.txt").open("a", encoding="utf-8") as stream:
+        stream.write(traceback.format_exc())
 
 
 def _problems(row: Row, result: Result) -> list[str]:

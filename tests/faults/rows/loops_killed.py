@@ -10,7 +10,7 @@ WAKE_TARGET_SECONDS = 5.0
 
 def kill_loops(scene: Scene) -> None:
     while not scene.over():
-        scene.pause_randomly(1.0)
+        scene.pause_randomly(2.0)
         scene.kill(scene.staff.members[LOOPS])
     scene.heal()
     scene.come_to_rest()

@@ -22,7 +22,7 @@ def freeze(scene: Scene) -> None:
     while True:
         order = scene.load.put(many, nap_seconds=NAP_SECONDS)
         scene.until(lambda order=order: _running(scene, order.task_id) == WIDTH, "all steps run", 20)
-        held = _freeze(scene, workers)
+        held = _freeze(scene, workers, order.task_id)
         try:
             scene.injected("workers frozen for 3 leases", len(workers))
             began = scene.left_seconds()
@@ -42,12 +42,13 @@ def many(given: dict[str, Any]) -> Plan:
     return Plan.model_validate({"steps": steps})
 
 
-def _freeze(scene: Scene, workers: list[Member]) -> list[dict[str, Any]]:
-    """The attempts that the frozen ones hold."""
+def _freeze(scene: Scene, workers: list[Member], task_id: Any) -> list[dict[str, Any]]:
+    """The attempts of the task that the frozen ones hold. Others' might be committing at this very moment."""
     for worker in workers:
         scene.staff.signal(worker, signal.SIGSTOP)
     return scene.query(
-        "select step_id, epoch from attempts where worker = any(%(names)s) and state = 'running'",
+        "select step_id, epoch from attempts where worker = any(%(names)s) and state = 'running' and task_id = %(id)s",
+        id=task_id,
         names=[worker.name for worker in workers],
     )
 
@@ -58,16 +59,20 @@ def _running(scene: Scene, task_id: Any) -> int:
 
 
 def _taken_over(scene: Scene, held: list[dict[str, Any]]) -> int:
-    sql = "select count(*) as n from attempts where step_id = any(%(ids)s) and state = 'expired'"
-    return int(scene.query(sql, ids=[row["step_id"] for row in held])[0]["n"])
+    sql = """select count(*) as n from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) h (id, epoch)
+        join attempts a on a.step_id = h.id and a.epoch = h.epoch where a.state = 'expired'"""
+    return int(scene.query(sql, **_keys(held))[0]["n"])
+
+
+def _keys(held: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {"ids": [row["step_id"] for row in held], "epochs": [row["epoch"] for row in held]}
 
 
 def _judge(scene: Scene, held: list[dict[str, Any]]) -> None:
     rows = scene.query(
         """select a.state, o.epoch > a.epoch as later from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) h (id, epoch)
         join attempts a on a.step_id = h.id and a.epoch = h.epoch left join outputs o on o.step_id = h.id""",
-        ids=[row["step_id"] for row in held],
-        epochs=[row["epoch"] for row in held],
+        **_keys(held),
     )
     refused = sum(row["state"] == "expired" and bool(row["later"]) for row in rows)
     scene.injected("late results", len(held))
