@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, rows: list[Row]) -> int:
     total = sum(seconds + OVERHEAD_SECONDS for _, seconds in planned)
     console.print(f"seed {options.seed}: {len(rows)} rows, about {total / 60:.0f} minutes", highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-faults-"))
-    began = time.time()
+    began, results = time.time(), list[Result]()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, rows: list[Row]) -> int:
 
             results = run_rows(planned, folder, options.seed, done)
     finally:
-        if options.keep:
+        if options.keep or not results or not all(result.fine for result in results):
             console.print(f"logs: {folder}", highlight=False)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +109,7 @@ def read_options() -> argparse.Namespace:
         "--ablation", nargs="?", const="only", choices=("only", "too"), help="rows with a guard off: only, or too"
     )
     parser.add_argument("--list", action="store_true", help="show the rows and end")
-    parser.add_argument("--keep", action="store_true", help="keep logs and ledgers")
+    parser.add_argument("--keep", action="store_true", help="keep logs and ledgers, as when a row fails")
     parser.add_argument("--output", type=Path, default=Path("build/faults.json"), help="%(default)s")
     parser.add_argument(
         "--document", type=Path, help="fill the marked places of this file, such as docs/reliability.md"

@@ -17,6 +17,9 @@ from tests.faults.servers import Servers
 EXTRA_SECONDS = 240.0
 """How much longer than its time a row may take before it is given up as hung."""
 
+AGAIN_SECONDS = 60.0
+"""Cleaning up may hang as well."""
+
 
 class Hung(Exception):
     pass
@@ -123,7 +126,7 @@ def _limited(seconds: float) -> Iterator[None]:
         raise Hung(f"it did not end within {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     try:
         yield
     finally:
