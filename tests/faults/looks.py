@@ -6,8 +6,10 @@ from collections import Counter
 
 from sqlalchemy import Engine
 
-from contracts.errors import OrchestratorError
+from contracts.errors import OrchestratorError, Unavailable
 from shared_state.verify import Violation, violations
+
+FINAL_SECONDS = 20.0
 
 
 class Looks:
@@ -31,8 +33,18 @@ class Looks:
         self._thread.join(40)
 
     def final(self) -> list[Violation]:
-        """Safety and liveness, now: for when everything has come to rest."""
-        return self._look(liveness=True)
+        """Safety and liveness, now: for when everything has come to rest.
+
+        Connections of the pool may have been ended by the fault, each of which costs a try.
+        """
+        deadline = time.monotonic() + FINAL_SECONDS
+        while True:
+            try:
+                return self._look(liveness=True)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def _run(self) -> None:
         wait_seconds = self._every_seconds
