@@ -4,6 +4,7 @@ Exit code 0 when every row held and every row with a guard off failed, 1 otherwi
 """
 
 import argparse
+import json
 import logging
 import secrets
 import shutil
@@ -72,7 +73,11 @@ def run(options: argparse.Namespace, rows: list[Row]) -> int:
             console.print(f"logs: {folder}", highlight=False)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    document = make_document(results, seed=options.seed, began=began, whole=options.rows is None)
+    if options.onto is not None:
+        results = merge(options.onto, results)
+    document = make_document(
+        results, seed=options.seed, began=began, whole=options.rows is None or options.onto is not None
+    )
     print_report(console, document)
     write(options.output, document)
     if options.document is not None:
@@ -81,6 +86,13 @@ def run(options: argparse.Namespace, rows: list[Row]) -> int:
     for text in few:
         console.print(text, style="red", highlight=False)
     return 0 if all(result.fine for result in results) and not few else 1
+
+
+def merge(path: Path, results: Sequence[Result]) -> list[Result]:
+    """Those of an earlier run, each replaced where it was run again."""
+    earlier = [Result.read(row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    fresh = {(result.name, result.ablation): result for result in results}
+    return [fresh.pop((result.name, result.ablation), result) for result in earlier] + [*fresh.values()]
 
 
 def too_few(document: dict[str, Any]) -> list[str]:
@@ -110,6 +122,7 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="show the rows and end")
     parser.add_argument("--keep", action="store_true", help="keep logs and ledgers, as when a row fails")
+    parser.add_argument("--onto", type=Path, help="an earlier faults.json, in which the rows run now replace theirs")
     parser.add_argument("--output", type=Path, default=Path("build/faults.json"), help="%(default)s")
     parser.add_argument(
         "--document", type=Path, help="fill the marked places of this file, such as docs/reliability.md"

@@ -94,6 +94,8 @@ class Load:
     nap_seconds: tuple[float, float] = (0.02, 0.3)
     tries_seconds: float = 120.0
     orders: list[Ordered] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Errors of submissions that were none of the product's own."""
     refusals: int = 0
     """How often a submission had to be sent again."""
     slowest_seconds: list[float] = field(default_factory=list)
@@ -171,6 +173,8 @@ class Load:
                 self.put(make)
             except OrchestratorError:
                 continue  # never accepted: nothing was promised
+            except Exception as error:  # nothing but our own errors may come out of a submission
+                self.broken.append(f"{type(error).__name__}: {error}")
 
 
 def _plan(steps: Any) -> Plan:

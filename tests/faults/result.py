@@ -37,6 +37,12 @@ class Result:
         """As it should be: everything held, or, with a guard off, something did not."""
         return self.skipped is not None or self.held == (self.ablation is None)
 
+    @classmethod
+    def read(cls, document: dict[str, Any]) -> "Result":
+        """From what `document` made."""
+        given = {name: value for name, value in document.items() if name not in ("held", "fine", "tally")}
+        return cls(**given, tally=Tally(**document["tally"]))
+
     def document(self) -> dict[str, Any]:
         return {**asdict(self), "held": self.held, "fine": self.fine}
 

@@ -81,6 +81,7 @@ def _play(row: Row, scene: Scene, result: Result) -> None:
     result.looks, result.missed_looks = scene.looks.count, scene.looks.missed
     result.violations = len(scene.looks.found)
     result.problems = [*scene.problems, *_problems(row, result)]
+    result.problems += [f"submitting raised {text}" for text in dict.fromkeys(scene.load.broken)]
     result.problems += [f"violated: {text}" for text in [*scene.looks.found][:5]]
     result.problems += [f"at the end: {each.invariant} {each.text}" for each in final[:3] if each.kind == "liveness"]
 

@@ -27,7 +27,7 @@ ROWS = (
         flush,
         seconds=45,
         workers=2,
-        slots=4,  # so that messages wait on the lists
+        slots=2,  # so that messages wait on the lists
         rate=7,
         open_limit=120,
     ),
