@@ -75,17 +75,24 @@ def run(options: argparse.Namespace, rows: list[Row]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
     if options.onto is not None:
         results = merge(options.onto, results)
-    document = make_document(
-        results, seed=options.seed, began=began, whole=options.rows is None or options.onto is not None
-    )
+    document = make_document(results, seed=options.seed, began=began, scope=scope(options))
     print_report(console, document)
     write(options.output, document)
     if options.document is not None:
         fill(options.document, document)
-    few = too_few(document) if options.rows is options.minutes is options.seconds is None else []
+    few = too_few(document) if not document["scope"] else []
     for text in few:
         console.print(text, style="red", highlight=False)
     return 0 if all(result.fine for result in results) and not few else 1
+
+
+def scope(options: argparse.Namespace) -> str:
+    """What makes the run less than a whole one; empty for a whole one."""
+    if options.onto is not None:
+        return "rows of several runs; the time is the last one's"
+    told = ["some rows only"] if options.rows else []
+    told += ["shortened rows"] if options.minutes or options.seconds else []
+    return ", ".join(told)
 
 
 def merge(path: Path, results: Sequence[Result]) -> list[Result]:

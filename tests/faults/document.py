@@ -15,14 +15,14 @@ from tests.faults.result import Result
 from tests.faults.scene import KILLS, MASSACRES, RESTARTS, WIPES
 
 
-def make_document(results: Sequence[Result], *, seed: int, began: float, whole: bool) -> dict[str, Any]:
-    """`whole` says that no row was left out on purpose."""
+def make_document(results: Sequence[Result], *, seed: int, began: float, scope: str) -> dict[str, Any]:
+    """`scope` says, for people, what was left out on purpose or shortened; empty for a whole run."""
     return {
         "name": "faults",
         "started_at": datetime.fromtimestamp(began, UTC).isoformat(),
         "seconds": time.time() - began,
         "seed": seed,
-        "whole": whole,
+        "scope": scope,
         "machine": machine(),
         "rows": [result.document() for result in results],
         "totals": totals([result for result in results if result.ablation is None and result.skipped is None]),
@@ -83,9 +83,9 @@ def fill(path: Path, document: dict[str, Any]) -> None:
 
 def _origin(document: dict[str, Any]) -> str:
     machine = document["machine"]
-    part = "" if document["whole"] else ", of some rows only"
+    part = f" ({document['scope']})" if document["scope"] else ""
     return (
         f"Measured {document['started_at'][:10]} in {document['seconds'] / 60:.0f} minutes{part}, seed "
-        f"{document['seed']}: {machine['cpus']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, "
-        f"Python {machine['python']}.\n"
+        f"{document['seed']}: {machine['cpus']} cores, load {machine['load_average'][2]:.1f} at the end, "
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}.\n"
     )

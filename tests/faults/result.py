@@ -23,6 +23,8 @@ class Result:
     injected: dict[str, int] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    broken: bool = False
+    """Whether the row itself came to nothing: then it shows nothing, with a guard off neither."""
     tally: Tally = field(default_factory=Tally)
     looks: int = 0
     missed_looks: int = 0
@@ -35,7 +37,7 @@ class Result:
     @property
     def fine(self) -> bool:
         """As it should be: everything held, or, with a guard off, something did not."""
-        return self.skipped is not None or self.held == (self.ablation is None)
+        return self.skipped is not None or (not self.broken and self.held == (self.ablation is None))
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> "Result":

@@ -37,6 +37,7 @@ def run_row(row: Row, servers: Servers, folder: Path, seed: int, seconds: float)
         with _limited(seconds + EXTRA_SECONDS), Scene(row, servers, folder, seed, seconds) as scene:
             _play(row, scene, result)
     except Exception as error:
+        result.broken = True
         where = traceback.extract_tb(error.__traceback__)[-1]
         result.problems.append(f"the row broke off: {type(error).__name__}: {error} ({Path(where.filename).name})")
         _keep_traceback(folder)

@@ -55,6 +55,8 @@ def test_a_row_with_a_guard_off_must_fail() -> None:
         each.problems.append("1 tasks never ended")
     assert not whole.fine
     assert ablated.fine
+    ablated.broken = True
+    assert not ablated.fine, "a row that did not run proves nothing"
 
 
 def test_totals_leave_nothing_out() -> None:
@@ -75,14 +77,14 @@ def test_figures_go_into_their_places(tmp_path: Path) -> None:
     marks = "".join(f"<!-- {name}: by make faults -->\nold\n<!-- end -->\n" for name in ("totals", "rows", "ablation"))
     page.write_text(marks)
     skipped = Result("F36", "clock", "held", 1, skipped="not permitted | here")
-    fill(page, make_document([skipped], seed=7, began=0.0, whole=False))
+    fill(page, make_document([skipped], seed=7, began=0.0, scope="some rows only"))
     text = page.read_text()
     assert "skipped: not permitted \\| here" in text
-    assert "of some rows only, seed 7" in text
+    assert "(some rows only), seed 7" in text
     assert text.count("\nold\n") == 1, "nothing was measured with a guard off: that place stays"
     page.write_text("no places")
     with pytest.raises(ValueError, match="0 places"):
-        fill(page, make_document([skipped], seed=7, began=0.0, whole=False))
+        fill(page, make_document([skipped], seed=7, began=0.0, scope="some rows only"))
 
 
 def test_rows_have_names_of_their_own_and_known_guards() -> None:
