@@ -1,8 +1,9 @@
-"""`python -m tests.faults.nursery [ABLATION]`: forks product processes that start in a tenth of the usual time.
+"""`python -m tests.faults.nursery [ABLATION | --bare]`: forks product processes, in a tenth of a start's usual time.
 
 Killing a thousand workers needs a thousand starts, and most of a start is importing. So one process imports what they
 all import, opens nothing, starts no thread, and forks: from there on it is the product's own `main`. Orders are JSON
 lines on standard input, answers JSON lines on standard output; when its input ends, everything it started dies.
+`--bare` leaves what is ours to be imported by each process for itself, in its own environment.
 """
 
 import ctypes
@@ -19,8 +20,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from tests.faults.ablations import ABLATIONS
-
 PRELOAD = (
     "workers.__main__",
     "orchestrator.cli",
@@ -34,13 +33,35 @@ PRELOAD = (
     "sqlalchemy.dialects.postgresql.psycopg",
     "tests.faults.agents",
 )
+BARE = (
+    "celery.apps.worker",
+    "celery.concurrency.thread",
+    "celery.worker.autoscale",
+    "celery.worker.consumer.consumer",
+    "celery.worker.control",
+    "kombu.transport.redis",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "alembic.command",
+    "cyclopts",
+    "fastapi.responses",
+    "httpx",
+    "jsonschema_rs",
+    "rich.console",
+    "structlog",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+)
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    for name in PRELOAD:
+    bare = sys.argv[1:] == ["--bare"]
+    for name in BARE if bare else PRELOAD:
         importlib.import_module(name)
-    if sys.argv[1:]:
+    if sys.argv[1:] and not bare:
+        # What is ours is imported only where it is meant to be.
+        from tests.faults.ablations import ABLATIONS
+
         ABLATIONS[sys.argv[1]].install()
     gc.collect()
     gc.freeze()

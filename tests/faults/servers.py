@@ -41,15 +41,16 @@ class Servers:
         """Impatient: what is broken must not stop the test."""
         return redis.Redis.from_url(self.redis.url, socket_timeout=5, socket_connect_timeout=5)
 
-    def make_database(self, name: str) -> str:
-        """A migrated, empty one; its URL."""
+    def make_database(self, name: str, *, migrated: bool = True) -> str:
+        """A new one, empty or at this version's schema; its URL."""
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             known = "select 1 from pg_database where datname = %s"
             if connection.execute(known, [TEMPLATE]).fetchone() is None:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
                 upgrade(self.postgres.url_of(TEMPLATE))
             copy = sql.SQL("create database {} template {}")
-            connection.execute(copy.format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+            template = TEMPLATE if migrated else "template0"
+            connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
         return self.postgres.url_of(name)
 
     def drop_database(self, name: str) -> None:

@@ -37,6 +37,8 @@ class Member:
     environment: Mapping[str, str] = field(default_factory=dict)
     life: int = 0
     pid: int | None = None
+    exit_code: int | None = None
+    """As `subprocess` has it, of the last life that ended."""
     started_at: float = 0.0
     spared: bool = False
     """Whether `Scene.kill_some` leaves it alone."""
@@ -64,7 +66,9 @@ class Kill:
 class Staff:
     """`expire` is what the supervisor does with the name of a dead worker. Started and stopped from the main thread."""
 
-    def __init__(self, folder: Path, expire: Callable[[str], object], ablation: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, expire: Callable[[str], object], ablation: str | None = None, *, bare: bool = False
+    ) -> None:
         self.members: dict[str, Member] = {}
         self.kills: list[Kill] = []
         self.starts = 0
@@ -79,7 +83,8 @@ class Staff:
         self._dead_names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._closing = False
         # Descendants of a nursery die with it; the nursery dies with us.
-        command = [sys.executable, "-m", "tests.faults.nursery", *([ablation] if ablation else [])]
+        given = "--bare" if bare else ablation
+        command = [sys.executable, "-m", "tests.faults.nursery", *([given] if given else [])]
         with (folder / "nursery.log").open("ab") as log:
             self._nursery = subprocess.Popen(
                 launch.command(command, death_signal=signal.SIGKILL),
@@ -209,7 +214,7 @@ class Staff:
                     member.pid = said["pid"]
                     self._by_pid[said["pid"]] = member
                 elif (dead := self._by_pid.pop(said["ended"], None)) is not None:
-                    dead.pid = None
+                    dead.pid, dead.exit_code = None, said["code"]
                     self._deaths.put((dead, dead.name, self.supervised))
                 self._changed.notify_all()
 
