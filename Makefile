@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench mutants bench-curves bench-house bench-flames bench-docs clean requirements schemas
+.PHONY: help demo test check dev bench mutants faults soak bench-curves bench-house bench-flames bench-docs clean requirements schemas
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ fuzz: $(READY) ## schemathesis over the HTTP API, at least 10,000 cases, into bu
 
 mutants: $(READY) ## take every guard away, one at a time: some test must notice; into build/mutants.json
 	$(BIN)/python -m tests.mutation
+
+faults: $(READY) ## break everything under load, count what is lost, with guards off as well; into build/faults.json and docs/reliability.md
+	$(BIN)/python -m tests.faults --ablation too --document docs/reliability.md
+
+HOURS ?= 1
+soak: $(READY) ## random faults at half load for HOURS=n: memory, table bloat, nothing lost
+	$(BIN)/python -m tests.faults.soak --hours $(HOURS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

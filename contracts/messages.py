@@ -86,7 +86,7 @@ def decode(wire: object, keys: SigningKeys) -> Message:
         raise InvalidMessage("message.envelope", "the message is not plain JSON") from error
     if not genuine:
         raise InvalidMessage("message.signature", "the signature is missing, wrong, or by an unknown key")
-    if body.get("version") != VERSION:
+    if type(body.get("version")) is not int or body["version"] != VERSION:
         raise InvalidMessage("message.version", f"this worker understands version {VERSION} only")
     if body.get("kind") not in list(MessageKind):
         raise InvalidMessage("message.kind", "the message has an unknown kind")

@@ -31,6 +31,7 @@ from contracts.teams import Role, Team
 from contracts.topology import MessageKind, queue_of
 from contracts.verdicts import Reason
 from shared_state.connection import Connection, Reply
+from shared_state.crash_points import crash_point
 from shared_state.engine import LostRace, new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import Creating, begin_steps, plan_rows
@@ -128,6 +129,7 @@ def begin_claim(
         worker=worker,
         lease_seconds=lease_seconds,
     )
+    crash_point("C09")
     return lambda: [assignment_of(row) for row in sent.rows()]
 
 
@@ -167,12 +169,14 @@ def begin_settle(connection: Connection, settlings: Sequence[Settling], *, direc
     sent = {kind: _send(connection, name, groups[kind]) for kind, name in _STATEMENTS.items() if groups[kind]}
     plans = groups[AcceptPlan]
     created = _grow(connection, plans, direct) if plans else Creating([], list)
+    crash_point("C23", when=plans)
     woken = _wake(connection, groups, sent, ending, direct) if _may_wake(groups) else _Woken([], set())
     # A task that has just got steps is not over; one whose plan is empty is.
     grown = {each.assignment.task_id for each in plans if _plan_of(each).steps}
     over = sorted({*ending, *woken.stranded} - grown)
     if over:
         send(connection, "settle_tasks", ids=over)
+    crash_point("C15")
 
     def read() -> Settled:
         rows = {kind: reply.rows() for kind, reply in sent.items()}

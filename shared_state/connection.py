@@ -152,6 +152,8 @@ class Connection:
             result = self._next_result()
         if result.status == ExecStatus.PIPELINE_SYNC:
             return True
+        if not self._awaited:  # nobody asked for it: the server says good-bye, be it after the commit
+            raise error_from_result(result, encoding="utf-8")
         self._awaited.popleft().result = result
         if result.status == ExecStatus.PIPELINE_ABORTED:
             raise InFailedSqlTransaction("an earlier statement of the transaction has failed")

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from contracts.errors import Conflict, InvalidInput, NotFound, OrchestratorError
 from shared_state.broker.quarantine import BadMessage
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, retrying, transaction
 from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.plan_steps import check_input
@@ -55,6 +56,7 @@ def record_raw(engine: Engine, messages: Sequence[BadMessage]) -> None:
     with transaction(engine) as connection:
         for row in rows:
             query(connection, sql, **row)
+        crash_point("C42")
 
 
 def redrive(
@@ -87,7 +89,9 @@ def redrive(
             _edit(connection, ids[0], edit, actor)
         return _redrive(connection, sorted_out, actor)
 
-    return retrying(engine, work)
+    done = retrying(engine, work)
+    crash_point("C25")
+    return done
 
 
 def redrive_many(
@@ -149,8 +153,10 @@ def discard(engine: Engine, tenant: str, letter_id: UUID, reason: str, actor: st
             raise Conflict(f"the dead letter is {letters[0]['state']} already")
         if not run(connection, "discard", id=letter_id, actor=actor, reason=reason):
             raise Conflict("the dead letter was closed just now by somebody else")
+        crash_point("C37")
 
     retrying(engine, work)
+    crash_point("C38")
 
 
 def note(engine: Engine, tenant: str, letter_id: UUID, text: str, author: str) -> None:
@@ -227,6 +233,7 @@ def _redrive(
         # Three statements, because each must see what the one before has locked and changed.
         run(connection, "revive_lock", ids=tasks)
         run(connection, "revive", ids=tasks)
+    crash_point("C35", when=tasks)
     return Redriven(
         redriven=[each for each in sorted_out.redriven if each in redriven],
         unchanged=[*sorted_out.unchanged, *(each for each in sorted_out.redriven if each not in redriven)],

@@ -15,6 +15,7 @@ from contracts.errors import Conflict, InvalidInput
 from contracts.messages import STEPS_LIMIT
 from contracts.topology import MessageKind
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.dead_letters import Redriven, lock
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import wakeups_of
@@ -75,6 +76,7 @@ def redrive_message(
         )
         if not rows:  # closed by somebody else while we looked
             return Redriven(unchanged=[letter_id])
+        crash_point("C36")
         return Redriven(redriven=[letter_id], wakeups=wakeups_of(connection, rows))
 
     return retrying(engine, work)

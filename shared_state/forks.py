@@ -13,6 +13,7 @@ from contracts.errors import InvalidInput
 from contracts.states import StepState
 from contracts.teams import Role
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
 from shared_state.plan_steps import check_input
@@ -90,6 +91,7 @@ def fork(
         )
         if not queued:
             raise unknown(task_id)  # pruned since it was read
+        crash_point("C44")
         return Forked(Created(new_task_id), wakeups_of(connection, queued))
 
     return retrying(engine, work)

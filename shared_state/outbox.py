@@ -16,6 +16,7 @@ from contracts.errors import Unavailable
 from contracts.messages import Message, StepRef, chunk_refs
 from contracts.topology import MessageKind
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, transaction
 from shared_state.statements import query, run
 
@@ -103,13 +104,17 @@ def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: flo
             return RelayPass(acted=False)
         late = run(connection, "republish", after_seconds=republish_seconds, limit=500)
         waiting = run(connection, "dispatch", window=window)
+        crash_point("C04", when=late or waiting)
     wakeups = [wakeup_of(row) for row in (*late, *waiting)]
+    crash_point("C05", when=wakeups)
     if not publish(publisher, wakeups):
+        crash_point("C29")
         with transaction(engine) as connection:
             run(
                 connection, "unpublish", ids=[each.step_id for each in wakeups], epochs=[each.epoch for each in wakeups]
             )
         return RelayPass(acted=True)
+    crash_point("C28", when=wakeups)
     return RelayPass(acted=True, dispatched=len(waiting), republished=len(late))
 
 
@@ -118,6 +123,7 @@ def hand_back(engine: Engine, refs: Sequence[StepRef]) -> None:
     with transaction(engine) as connection:
         run(connection, "unpublish", ids=[ref.id for ref in refs], epochs=[ref.epoch for ref in refs])
         wake_relay(connection)
+        crash_point("C43")
 
 
 def stage(engine: Engine, limit: int = 1000) -> int:
@@ -126,6 +132,7 @@ def stage(engine: Engine, limit: int = 1000) -> int:
         staged = run(connection, "stage", limit=limit)
         if staged:
             wake_relay(connection)
+        crash_point("C33", when=staged)
     return len(staged)
 
 

@@ -5,6 +5,7 @@ Dead letters of steps go with their task, which is kept until the last of them i
 
 from sqlalchemy import Engine
 
+from shared_state.crash_points import crash_point
 from shared_state.engine import transaction
 
 _STATEMENTS = {
@@ -35,4 +36,5 @@ def prune(
         with transaction(engine) as connection:
             parameters = {"days": retention_days, "dead_letter_days": dead_letter_days, "limit": limit}
             counts[table] = connection.send(sql, parameters).count()
+        crash_point("C40", when=counts[table])
     return counts

@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from contracts.errors import Conflict, NotFound
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.engine import retrying
 from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.statements import query, run
@@ -27,6 +28,9 @@ def answer(engine: Engine, tenant: str, question_id: UUID, text: str, actor: str
         rows = run(connection, "answer", id=question_id, tenant=tenant, answer=text, actor=actor)
         if not rows:
             raise Conflict("the question is not open any more: it was answered, or its task was cancelled")
+        crash_point("C34")
         return wakeups_of(connection, rows)
 
-    return retrying(engine, work)
+    wakeups = retrying(engine, work)
+    crash_point("C22")
+    return wakeups

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from contracts.errors import Misconfigured
+from shared_state.crash_points import refuse_crashes
 
 PREFIX = "ORCHESTRATOR_"
 CONFIG_VARIABLE = "ORCHESTRATOR_CONFIG"
@@ -25,7 +26,9 @@ CONFIG_FILE = Path("orchestrator.toml")
 DEV_FILE = "dev.json"
 
 # Kubernetes gives every container a variable per service; a service called `orchestrator` must not stop a start.
-_NOT_OURS = re.compile(r"^ORCHESTRATOR_(TEST_.*|CONFIG|(.*_)?SERVICE_(HOST|PORT(_.*)?)|(.*_)?PORT(_\d+_TCP.*)?)$")
+_NOT_OURS = re.compile(
+    r"^ORCHESTRATOR_(TEST_.*|CONFIG|CRASH_AT|CRASH_PERMITTED|(.*_)?SERVICE_(HOST|PORT(_.*)?)|(.*_)?PORT(_\d+_TCP.*)?)$"
+)
 _SECRET_PARAMETER = re.compile(r"secret|key|token|password|credential", re.IGNORECASE)
 _DATABASE_SCHEMES = ("postgresql",)
 _BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
@@ -59,6 +62,16 @@ def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
         raise ValueError("is not a URL: look at host and port, and %-escape what is special in the password") from None
     if parts.scheme not in schemes or not port_is_sane:
         raise ValueError(f"must be a URL that starts with {' or '.join(f'{scheme}:' for scheme in schemes)}")
+    return url
+
+
+def _leads_to_the_writer(url: str) -> str:
+    """Every decision is made on the writer: a replica shows what was, and would decide by that."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    wanted = query.get("target_session_attrs", "any" if "," in parts.netloc + query.get("host", "") else "primary")
+    if wanted not in ("read-write", "primary"):
+        raise ValueError("may lead to a replica: with several servers it needs target_session_attrs=read-write")
     return url
 
 
@@ -119,7 +132,7 @@ class Settings(BaseModel):
     def _database_url(cls, url: str) -> str:
         scheme, colon, rest = url.partition(":")
         known = {"postgres": "postgresql", "postgresql+psycopg": "postgresql"}
-        return _checked_url(known.get(scheme, scheme) + colon + rest, _DATABASE_SCHEMES)
+        return _leads_to_the_writer(_checked_url(known.get(scheme, scheme) + colon + rest, _DATABASE_SCHEMES))
 
     @field_validator("broker_url")
     @classmethod
@@ -205,8 +218,12 @@ def settings_file(environ: Mapping[str, str]) -> Path | None:
     return CONFIG_FILE if CONFIG_FILE.is_file() else None
 
 
-def from_environment(overrides: Mapping[str, object] | None = None) -> Settings:
-    """What a process started here with these flags would use. Raises Misconfigured."""
+def from_environment(overrides: Mapping[str, object] | None = None, *, starts_what_may_crash: bool = False) -> Settings:
+    """What a process started here with these flags would use. Raises Misconfigured.
+
+    `starts_what_may_crash` is for `orchestrator dev`, which hands crash points on and never dies of them itself.
+    """
+    refuse_crashes(os.environ, permitted=starts_what_may_crash)
     return load(os.environ, settings_file(os.environ), overrides or {})
 
 

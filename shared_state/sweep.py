@@ -12,6 +12,7 @@ from contracts.policy import decide_failure
 from contracts.settlements import Abandon, Settlement
 from shared_state.attempts import Settled, Settling, assignment_of, settle
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.engine import retrying
 from shared_state.outbox import Wakeup, wake_relay
 from shared_state.statements import query, run
@@ -26,6 +27,7 @@ _UNPUBLISH_ALL = """update outbox set published_at = null, publish_count = 0 whe
 def sweep(engine: Engine, *, limit: int = 200) -> tuple[int, list[Wakeup]]:
     """Recover lapsed leases and end overdue tasks. Returns how many leases were recovered, and what to publish."""
     settled = retrying(engine, lambda connection: _sweep_leases(connection, limit))
+    crash_point("C31", when=settled.done)
     cancel_overdue(engine)
     return len(settled.done), settled.wakeups
 
@@ -53,6 +55,7 @@ def _sweep_leases(connection: Connection, limit: int) -> Settled:
     rows = run(connection, "expired", limit=limit)
     if rows:
         _publish_again(connection)
+        crash_point("C18")
     return _settle(connection, rows, "lease.expired")
 
 

@@ -15,6 +15,7 @@ from contracts.plans import Plan, check_plan
 from contracts.teams import Team
 from contracts.verdicts import Reason
 from shared_state.connection import Connection
+from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import Wakeup
 from shared_state.plan_steps import begin_steps, check_input, check_inputs, plan_rows, step_row
@@ -104,6 +105,7 @@ def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
             _cancel(connection, task_id, actor, "task.cancelled", f"cancelled by {actor}")
 
     retrying(engine, work)
+    crash_point("C20")
 
 
 def cancel_overdue(engine: Engine, limit: int = 50) -> int:
@@ -124,6 +126,7 @@ def _cancel(connection: Connection, task_id: UUID, actor: str, code: str, text: 
     run(connection, "cancel", task_id=task_id, actor=actor, error=json.dumps({"code": code, "text": text}))
     run(connection, "clear_cancelled", task_id=task_id)
     run(connection, "settle_tasks", ids=[task_id])
+    crash_point("C32")
 
 
 def _submit(
@@ -158,7 +161,9 @@ def _submit(
             results.append(Created(UUID(ready.task["id"])))
         else:
             results.append(earlier)
-    return results, _insert(connection, prepared) if prepared else list
+    read_wakeups = _insert(connection, prepared) if prepared else list
+    crash_point("C01", when=prepared)
+    return results, read_wakeups
 
 
 def _head(connection: Connection, tenant: str, name: str, known: TeamsCache) -> tuple[str, Team] | NotFound:

@@ -22,6 +22,7 @@ from shared_state.artifacts import ArtifactStore, open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
+from shared_state.crash_points import crash_point
 from shared_state.engine import make_engine, transaction
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
@@ -149,6 +150,7 @@ class WorkerProcess:
 
     def _publish(self, wakeups: list[outbox.Wakeup]) -> None:
         if wakeups:
+            crash_point("C17")
             self._outbound.submit(outbox.publish, self._publisher, wakeups)
 
     def _on_shutdown(self, **_: Any) -> None:

@@ -23,6 +23,7 @@ from contracts.settlements import Abandon, Return, Settlement
 from contracts.teams import Agent, Role, Team
 from shared_state.attempts import Record, Settling
 from shared_state.broker.wire import message_in
+from shared_state.crash_points import crash_point
 from workers.batcher import Batcher, Claimed, Written
 from workers.crew import Crew
 from workers.gates.outcome import gate
@@ -120,6 +121,7 @@ class Delivery:
     def handle(self, wire: object) -> None:
         """One delivery: returns, and is acknowledged, when every step it names is settled or not ours."""
         waiting = message_in(wire, self._house.keys).steps
+        crash_point("C06")
         parcel = _Parcel()
         while waiting and not self._draining.is_set():
             taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
@@ -132,6 +134,7 @@ class Delivery:
         if waiting:
             self._hand_back(waiting)
         parcel.wait()
+        crash_point("C30")
 
     def drain(self) -> None:
         """Claim nothing more. What a message still names stays ready in Postgres and is published again."""
@@ -151,6 +154,7 @@ class Delivery:
             log.error("claim.failed", error=type(answer).__name__, steps=taken)
             self._slots.give(taken)
         else:
+            crash_point("C07", when=answer.assignments)
             self._slots.give(taken - len(answer.assignments))
             self._begin(answer, parcel, place=1)
         parcel.remove()
@@ -170,6 +174,7 @@ class Delivery:
     def _run(self, turn: _Turn) -> None:
         """Everything between claim and settlement; nothing is written here."""
         assignment = turn.assignment
+        crash_point("C08")
         try:
             team = self._house.teams(assignment.tenant, assignment.team_digest)
             agent = team.agents.get(assignment.agent)
@@ -193,6 +198,7 @@ class Delivery:
             self._end(turn)
 
     def _ran(self, turn: _Turn, agent: Agent, team: Team, ran: Ran) -> None:
+        crash_point("C24" if agent.role is Role.REVIEWER else "C14")
         try:
             record = Record(log_tail=ran.log_tail or None, code_hash=ran.code_hash, seconds=ran.seconds)
             settlement = self._decide(turn, agent, team, ran.outcome)
@@ -223,6 +229,7 @@ class Delivery:
         if isinstance(answer, Exception):
             self._refused(turn, settling, answer)
             return
+        crash_point("C16")
         _report(settling, answer.done)
         idle = not answer.taken_on.assignments
         if not answer.done and idle and turn.lease.reason is None and not isinstance(settling.settlement, Abandon):

@@ -16,6 +16,7 @@ from orchestrator.api.schemas import SUBMISSION_BODY, body_of
 from orchestrator.api.services import Body, Operator, Ours, Reader, Services, parse_id
 from orchestrator.refusals import Malformed
 from shared_state import forks, tasks, views
+from shared_state.crash_points import crash_point
 from shared_state.engine import transaction
 from shared_state.forks import Forking
 from shared_state.keys import Caller
@@ -70,6 +71,7 @@ def submit(
     if isinstance(result, OrchestratorError):
         raise result
     services.wakeups.send(submitted.wakeups)
+    crash_point("C02")
     return _made(services, caller, result, response)
 
 

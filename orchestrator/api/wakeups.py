@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 
 from shared_state import outbox
+from shared_state.crash_points import crash_point
 from shared_state.outbox import MessagePublisher, Wakeup
 
 _BACKLOG_LIMIT = 1000
@@ -47,6 +48,7 @@ class WakeupSender:
     def _run(self) -> None:
         while True:
             batch, last = self._next_batch()
+            crash_point("C03", when=batch)
             try:
                 if not outbox.publish(self._publisher, batch):
                     _LOG.warning("the broker does not answer: %d wakeups are left to the relay", len(batch))

@@ -186,7 +186,8 @@ def _said(options: Options) -> Settings:
             "listen_port": options.port,
             "database_url": options.database_url,
             "broker_url": options.broker_url,
-        }
+        },
+        starts_what_may_crash=True,
     )
     return _changed(found, {"data_dir": found.data_dir.absolute()})
 

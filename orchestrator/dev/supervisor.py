@@ -21,6 +21,7 @@ from orchestrator.dev.record import write_record
 from orchestrator.dev.teams import import_paths
 from orchestrator.dev.watch import Watched
 from orchestrator.logs import RotatingLog
+from shared_state.crash_points import passed_on
 from shared_state.engine import make_engine
 from shared_state.settings import PREFIX, Settings, child_environment
 from shared_state.sweep import expire_worker
@@ -224,7 +225,7 @@ class Supervisor:
     ) -> ProcessPart:
         def environment(worker: str) -> dict[str, str]:
             settings = self.settings.model_copy(update={"worker_name": worker})
-            return {**_inherited(self._import_paths), **child_environment(settings), **extra()}
+            return {**_inherited(self._import_paths), **child_environment(settings), **passed_on(os.environ), **extra()}
 
         return ProcessPart(
             name,

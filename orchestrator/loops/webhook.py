@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 
 from contracts.errors import Unavailable
 from shared_state import webhooks
+from shared_state.crash_points import crash_point
 from shared_state.webhooks import Arrival
 
 log = structlog.get_logger("loops")
@@ -55,6 +56,7 @@ class Webhook:
 def tell(engine: Engine, webhook: Webhook, clock: Callable[[], float] = time.monotonic) -> bool:
     """One pass, of some `PASS_SECONDS` at most: tell what is due. Whether anything was told."""
     waiting = webhooks.take(engine)
+    crash_point("C21", when=waiting)
     until = clock() + PASS_SECONDS
     told = 0
     while waiting and clock() < until:
@@ -68,6 +70,7 @@ def tell(engine: Engine, webhook: Webhook, clock: Callable[[], float] = time.mon
                 return told > 0
             webhooks.postpone(engine, [arrival], str(error))
         else:
+            crash_point("C39")
             webhooks.mark_told(engine, arrival)
             told += 1
     webhooks.give_back(engine, waiting)

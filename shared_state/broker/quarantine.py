@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from shared_state.crash_points import crash_point
+
 RAW_LIMIT_BYTES = 1_000_000
 TEXT_LIMIT = 1000
 _HEADERS_LIMIT = 2000
@@ -213,6 +215,7 @@ class Quarantine:
                 self._pause(min(self._retry_limit_seconds, self._retry_seconds * 2.0 ** min(failures - 1, 10)))
             else:
                 failures = 0
+                crash_point("C41")
                 self._forget(batch)
                 for entry in batch:
                     if entry.on_stored is not None:

@@ -115,6 +115,8 @@ def test_the_signature_must_be_right(signature: object) -> None:
     [
         ({"version": 0}, "message.version"),
         ({"version": 2}, "message.version"),
+        ({"version": True}, "message.version"),
+        ({"version": 1.0}, "message.version"),
         ({"version": None}, "message.version"),
         ({"kind": "destroy"}, "message.kind"),
         ({"kind": ["plan"]}, "message.kind"),
