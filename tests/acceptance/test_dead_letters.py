@@ -35,8 +35,13 @@ def house(make_house: MakeHouse) -> House:
     return house
 
 
+@pytest.fixture(scope="module")
+def key(house: House) -> str:
+    return keys.create(house.engine, "default", "on call", "operator")
+
+
 @pytest.fixture
-def cli(house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(house: House, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs one command and gives what it printed; fails unless it exits with `code`."""
     url = f"http://127.0.0.1:{house.settings.listen_port}"
 
@@ -50,7 +55,7 @@ def cli(house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     for name in [name for name in os.environ if name.startswith("ORCHESTRATOR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ORCHESTRATOR_API_URL", url)
-    monkeypatch.setenv("ORCHESTRATOR_API_KEY", keys.create(house.engine, "default", "on call", "operator"))
+    monkeypatch.setenv("ORCHESTRATOR_API_KEY", key)
 
     def run(*words: str, code: int = 0) -> str:
         ended = main(words)

@@ -23,7 +23,7 @@ import redis as redis_client
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
 from orchestrator.embedded.folder import free_port
 from shared_state import keys, migrate
-from shared_state.settings import Settings
+from shared_state.settings import PREFIX, Settings
 from tests.legal_moves import install as install_legal_moves
 
 from ..conftest import create_database
@@ -67,11 +67,12 @@ class Installation(House):
         super().until(condition, what, deadline_seconds)
 
     def environment(self, settings: Settings) -> dict[str, str]:
-        """Without settings that the older release does not know: it refuses those."""
+        """Without settings that the release in `home` does not know: it refuses those."""
+        known = (self.home / "shared_state" / "settings.py").read_text()
         return {
             name: value
             for name, value in super().environment(settings).items()
-            if not name.startswith("ORCHESTRATOR_DEAD_LETTER")
+            if not name.startswith(PREFIX) or f" {name.removeprefix(PREFIX).lower()}: " in known
         }
 
     def orchestrator(self, *words: str) -> str:
