@@ -74,7 +74,7 @@ requirements: ## compile the pinned requirements anew (needs uv)
 	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra dev \
 	  pyproject.toml requirements/build.in --output-file requirements/dev.txt
 	UV_CUSTOM_COMPILE_COMMAND="make requirements" uv pip compile --no-config --quiet --universal --generate-hashes \
-	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra objects --constraint requirements/dev.txt \
+	  --python-version 3.11 --no-emit-index-url --no-emit-find-links --extra objects --extra openai --extra anthropic --extra telemetry --constraint requirements/dev.txt \
 	  pyproject.toml requirements/build.in --output-file requirements/base.txt
 
 # The stamp is the last thing written: an interrupted installation is begun again.
