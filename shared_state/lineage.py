@@ -1,4 +1,4 @@
-"""What a step may read of its task beyond its direct inputs: the accepted outputs it stands on."""
+"""What a step may read of its task beyond its own input: the task's input, and the accepted outputs it stands on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +22,28 @@ class Accepted:
 
 
 class Lineage:
-    """The accepted outputs of the steps that one step needs, directly or through others; read when asked for.
+    """The task's input, and the accepted outputs of the steps that one step needs, directly or through others.
 
-    The same at every attempt: a step begins when all of them are accepted, and an accepted output never changes.
+    Read when asked for; the same at every attempt, since a step begins when all of them are accepted and an accepted
+    output never changes.
     """
 
     def __init__(self, engine: Engine, tenant: str, step_id: UUID) -> None:
         self._engine = engine
         self._tenant = tenant
         self._step_id = step_id
+
+    def task_input(self) -> Any:
+        """Null where the task is not this tenant's."""
+        with transaction(self._engine) as connection:
+            rows = query(
+                connection,
+                """select t.input from steps s join tasks t on t.id = s.task_id
+                where s.id = %(id)s and s.tenant_id = %(tenant)s""",
+                id=self._step_id,
+                tenant=self._tenant,
+            )
+        return rows[0]["input"] if rows else None
 
     def outputs(self) -> list[Accepted]:
         """Without their bodies; parents before children."""

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from contracts.errors import InvalidInput, OrchestratorError
 from contracts.topology import QUEUE_OF_ROLE
 from orchestrator.cli import output
+from orchestrator.cli.models import model_finding
 from orchestrator.cli.output import Json
 from shared_state import tenant_wall
 from shared_state.artifacts import open_bodies
@@ -34,6 +35,7 @@ def check(*teams: Path, json: Json = False) -> int:
     settings = _checked(findings, "settings", from_environment, lambda found: f"data in {found.data_dir}")
     if settings is not None:
         _check_servers(findings, settings)
+        findings.append(model_finding(settings))
     for folder in teams:
         for team in _checked(findings, str(folder), partial(_folders, folder), None) or []:
             _checked(findings, str(team), partial(read_team, team), lambda found: f"team {found.name}")

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from contracts.assignments import Assignment
+from contracts.errors import NotFound
 from contracts.settlements import Accept
 from shared_state.artifacts import ArtifactStore
 from shared_state.lineage import Lineage
@@ -48,7 +49,8 @@ def test_a_step_reads_the_outputs_and_artifacts_of_all_steps_before_it(driver: D
             {"id": "also", "needs": ["fetch"]},
             {"id": "write", "needs": ["outline", "also"]},
             {"id": "sibling"},
-        ]
+        ],
+        input={"question": "which port?"},
     )
     settled(driver, "sibling", {"file": beside.model_dump()})
     settled(driver, "fetch", {"pages": [{"file": spec.model_dump()}], "title": "a manual"})
@@ -58,11 +60,12 @@ def test_a_step_reads_the_outputs_and_artifacts_of_all_steps_before_it(driver: D
     at = desk(driver, assignment)
 
     listed = ask("list_sources", at)["data"]["sources"]
-    names = ["input", "step:fetch", "step:also", "step:outline", f"artifact:{spec.sha256[:16]}"]
+    names = ["input", "task", "step:fetch", "step:also", "step:outline", f"artifact:{spec.sha256[:16]}"]
     assert [each["source"] for each in listed] == names
-    assert listed[1]["origin"] == "made by work"
+    assert listed[2]["origin"] == "made by work"
     assert listed[-1]["origin"] == "referred to in step:fetch"
 
+    assert json.loads(ask("read_source", at, source="task")["data"]["text"]) == {"question": "which port?"}
     # Of a step that this one needs only through another.
     assert json.loads(ask("read_source", at, source="step:fetch")["data"]["text"])["title"] == "a manual"
     assert json.loads(ask("read_source", at, source="step:outline")["data"]["text"]) == {"chapters": ["ports"]}
@@ -85,11 +88,14 @@ def test_what_a_step_reads_is_the_same_whenever_it_looks(driver: Driver) -> None
 
 
 def test_another_tenant_reads_nothing(driver: Driver) -> None:
-    driver.submit([{"id": "a"}, {"id": "b", "needs": ["a"]}])
+    driver.submit([{"id": "a"}, {"id": "b", "needs": ["a"]}], input={"n": 0})
     settled(driver, "a", {"n": 1})
     (assignment,) = driver.claim("b")
     assert [each.key for each in Lineage(driver.engine, "default", assignment.step_id).outputs()] == ["a"]
-    assert Lineage(driver.engine, "elsewhere", assignment.step_id).outputs() == []
+    foreign = Lineage(driver.engine, "elsewhere", assignment.step_id)
+    assert (foreign.outputs(), foreign.task_input()) == ([], None)
+    with pytest.raises(NotFound):
+        foreign.body("a")
 
 
 def test_lineage_is_read_by_index(engine: Engine) -> None:

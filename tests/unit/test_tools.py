@@ -20,7 +20,13 @@ from workers.llm.tools import ANSWER_LIMIT_BYTES, TOOLS, Called, Desk, Sources, 
 
 
 class NothingBefore:
-    """The lineage of a step that needs no other."""
+    """The lineage of a task's only step."""
+
+    def __init__(self, input: Any) -> None:
+        self._input = input
+
+    def task_input(self) -> Any:
+        return self._input
 
     def outputs(self) -> list[Accepted]:
         return []
@@ -35,7 +41,7 @@ def desk(input: Any = None, *, proposal: Any = None, artifacts: HeldArtifacts | 
         role=Role.EXECUTOR if proposal is None else Role.REVIEWER,
         agent="a", team_digest="", attempt=1, rejections=0, questions=0, input=input, proposal=proposal,
     )  # fmt: skip
-    sources = Sources(assignment, artifacts or HeldArtifacts(), NothingBefore())
+    sources = Sources(assignment, artifacts or HeldArtifacts(), NothingBefore(input))
     return Desk(sources, lambda: datetime(2026, 7, 1, 12, tzinfo=UTC))
 
 

@@ -105,8 +105,8 @@ def _first(passed_over: dict[str, str]) -> dict[str, str]:
 
 LIST_SOURCES = Tool(
     "list_sources",
-    "Lists what this step may read: its input, the accepted outputs of the steps before it, and the artifacts that "
-    "these refer to, each with its size.",
+    "Lists what this step may read: its input and the whole task's, the accepted outputs of the steps before it, and "
+    "the artifacts that these refer to, each with its size.",
     ListSources,
     _list_sources,
 )

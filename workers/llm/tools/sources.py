@@ -1,4 +1,4 @@
-"""What a step may read: its input, the outputs it stands on, and the artifacts that any of these refer to.
+"""What a step may read: its and its task's input, the outputs it stands on, and artifacts that these refer to.
 
 Nothing else of the task or the tenant can be named. What a source says is the same at every attempt.
 """
@@ -24,8 +24,10 @@ _SHOWN_DIGEST = 16
 _FEWEST_DIGITS = 8
 
 
-class Outputs(Protocol):
-    """The accepted outputs that a step stands on: `shared_state.lineage.Lineage`."""
+class Lineage(Protocol):
+    """What a step stands on: `shared_state.lineage.Lineage`."""
+
+    def task_input(self) -> Any: ...
 
     def outputs(self) -> list[Accepted]: ...
 
@@ -50,23 +52,29 @@ class Source:
 class Sources:
     """All sources of one step; found when first asked for."""
 
-    def __init__(self, assignment: Assignment, artifacts: Artifacts, outputs: Outputs) -> None:
+    def __init__(self, assignment: Assignment, artifacts: Artifacts, lineage: Lineage) -> None:
         self._assignment = assignment
         self._artifacts = artifacts
-        self._outputs = outputs
+        self._lineage = lineage
 
     @cached_property
     def all(self) -> Sequence[Source]:
-        """The step's input, then outputs, parents before children, then artifacts."""
+        """The inputs, then outputs, parents before children, then artifacts."""
         given = [("input", "given to this step", self._assignment.input)]
+        if self._task_input != self._assignment.input:
+            given.append(("task", "given to the whole task", self._task_input))
         if self._assignment.role is Role.REVIEWER:
             given.append(("proposal", "under review", self._assignment.proposal))
-        accepted = self._outputs.outputs()
+        accepted = self._lineage.outputs()
         found = [Source(name, origin, len(_as_text(body).encode())) for name, origin, body in given]
         found += [Source(f"step:{each.key}", f"made by {each.agent}", each.size_bytes) for each in accepted]
         references = [(name, reference) for name, _, body in given for reference in _references(body)]
         references += [(f"step:{each.key}", reference) for each in accepted for reference in each.artifacts]
         return (*found, *_artifact_sources(references))
+
+    @cached_property
+    def _task_input(self) -> Any:
+        return self._lineage.task_input()
 
     def find(self, name: str) -> Source:
         """By name; of an artifact's digest its beginning will do. Raises `NotFound`."""
@@ -89,12 +97,14 @@ class Sources:
         match source.name:
             case "input":
                 return _as_text(self._assignment.input)
+            case "task":
+                return _as_text(self._task_input)
             case "proposal":
                 return _as_text(self._assignment.proposal)
             case name:
                 key = name.removeprefix("step:")
                 inputs = self._assignment.inputs
-                return _as_text(inputs[key] if key in inputs else self._outputs.body(key))
+                return _as_text(inputs[key] if key in inputs else self._lineage.body(key))
 
     def _artifact_text(self, reference: ArtifactRef) -> str:
         if reference.size_bytes > TEXT_LIMIT_BYTES:
