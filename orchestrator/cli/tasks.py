@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from contracts.errors import InvalidInput
 from orchestrator.cli import arguments, batch, output
 from orchestrator.cli.attempts import show_attempts
+from orchestrator.cli.calls import find_calls, show_calls
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
 from orchestrator.client import Client
@@ -189,9 +190,24 @@ def list_steps(task: str, *, state: Many = (), limit: int | None = None, json: J
         )
 
 
-def show_step(step: str, *, json: Json = False) -> None:
-    """Show one step: attempts, verdicts, proposals, events."""
+def show_step(
+    step: str,
+    *,
+    calls: Annotated[bool, Parameter(negative="")] = False,
+    call: str | None = None,
+    json: Json = False,
+) -> None:
+    """Show one step: attempts, verdicts, proposals, events.
+
+    Args:
+        calls: What its agents said to their models and heard, turn by turn.
+        call: One of these turns with its whole request, as EPOCH.ORDINAL.
+    """
     with Client() as client:
+        if calls or call is not None:
+            bodies = find_calls(client, step, call)
+            output.document(bodies) if json else show_calls(bodies)
+            return
         found = client.step(step)
     if json:
         output.document(found)
@@ -215,6 +231,8 @@ def show_step(step: str, *, json: Json = False) -> None:
     if found["state"] == "succeeded":
         output.facts([("output", output.short(found["output"], 400))])
     show_attempts(found["attempts"])
+    if found["model_calls"]:
+        output.line(f"{len(found['model_calls'])} calls to models; --calls shows what was said")
     for event in found["events"]:
         output.line(f"{output.moment(event['at'])} {event['type']}")
 
