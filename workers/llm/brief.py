@@ -71,7 +71,7 @@ class Brief:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def opening(self, assignment: Assignment) -> list[ModelMessage]:
-        """A conversation's first message. What happened to the step before belongs to it only where nothing else says so."""
+        """A conversation's first message, with what the step has been through where no earlier conversation says so."""
         said = [self.user]
         said += [f"You asked: {each.question}\nA person answered: {each.answer}" for each in assignment.answers]
         if assignment.feedback:
@@ -88,7 +88,9 @@ class Brief:
         return [*self.parameters.function_tools, *self.outputs.definitions]
 
 
-def make_brief(model: str, agent: Agent, team: Team, assignment: Assignment, tools: Sequence[Tool], outputs: Outputs) -> Brief:
+def make_brief(
+    model: str, agent: Agent, team: Team, assignment: Assignment, tools: Sequence[Tool], outputs: Outputs
+) -> Brief:
     """Raises `Undefined` for what the prompt names and the step does not have."""
     prompt = team.prompts.get(agent.prompt or "", "")
     return Brief(
@@ -124,7 +126,11 @@ def _executors(team: Team) -> list[dict[str, Any]]:
     """What a planner can plan with."""
     schemas = team.schemas
     return [
-        {"agent": name, "input": schemas[name].input if name in schemas else None, "reviewed": bool(team.agents[name].review)}
+        {
+            "agent": name,
+            "input": schemas[name].input if name in schemas else None,
+            "reviewed": bool(team.agents[name].review),
+        }
         for name in sorted(team.executors)
     ]
 

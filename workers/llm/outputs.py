@@ -1,4 +1,4 @@
-"""How a model ends its work: by calling one of a few tools that are no work at all, or, where no form is asked for, by text."""
+"""How a model ends its work: it calls one of a few tools that are ends, or, where no form is asked for, says a text."""
 
 import json
 from collections.abc import Mapping
@@ -101,7 +101,12 @@ class Outputs:
         self.wrapped = schema.get("type") != "object" and "$ref" not in schema
         if self.wrapped:
             definitions = schema.pop("$defs", None)
-            schema = {"type": "object", "properties": {_VALUE: schema}, "required": [_VALUE], "additionalProperties": False}
+            schema = {
+                "type": "object",
+                "properties": {_VALUE: schema},
+                "required": [_VALUE],
+                "additionalProperties": False,
+            }
             if definitions:
                 schema["$defs"] = definitions
         return ToolDefinition(name=self._name, description=description, parameters_json_schema=schema)

@@ -6,6 +6,7 @@ where the team says; they are in no message, no table and no log, and `redact` t
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,21 @@ class NotConfigured(OrchestratorError):
 
 
 class Providers:
-    """Used on one event loop only."""
+    """What it makes is used on one event loop only."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
         self._environ = environ
+        self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._clients: list[httpx2.AsyncClient] = []
         self._secrets: set[str] = set()
 
     def model(self, agent: Agent) -> Model:
         """Raises `NotConfigured` with what to set, or `UserError` for a name that pydantic-ai does not know."""
-        name, base_url = (agent.model, agent.base_url) if agent.model else (self._settings.model, self._settings.model_base_url)
+        name, base_url = (
+            (agent.model, agent.base_url) if agent.model else (self._settings.model, self._settings.model_base_url)
+        )
         if not name:
             raise NotConfigured(
                 "the agent names no model and the installation has none: set ORCHESTRATOR_MODEL (such as "
@@ -55,9 +59,12 @@ class Providers:
             self._secrets.add(key)
         silence = agent.settings.silence_seconds
         known = hashlib.sha256("\0".join([name, base_url or "", key or "", str(silence)]).encode()).hexdigest()
-        if known not in self._models:
-            self._models[known] = infer_model(name, lambda provider: self._provider(provider, base_url, key, silence))
-        return self._models[known]
+        with self._lock:
+            if known not in self._models:
+                self._models[known] = infer_model(
+                    name, lambda provider: self._provider(provider, base_url, key, silence)
+                )
+            return self._models[known]
 
     def redact(self, text: str) -> str:
         """Without any key that was read so far."""
@@ -79,7 +86,9 @@ class Providers:
         try:
             found = self._environ.get(where, "") if kind == "env" else Path(where).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise NotConfigured(f"api_key: {where} cannot be read where the worker runs: {type(error).__name__}") from error
+            raise NotConfigured(
+                f"api_key: {where} cannot be read where the worker runs: {type(error).__name__}"
+            ) from error
         if not found.strip():
             raise NotConfigured(f"api_key: {agent.api_key} is not set, or empty, where the worker runs")
         return found.strip()
