@@ -167,7 +167,13 @@ def test_a_goal_becomes_a_result(house: House, provider: ScriptedProvider, cli: 
 
     (net,) = [step for step in json.loads(cli("steps", task, "--json")) if step["key"] == "net"]
     page = cli("step", net["id"], "--calls")
-    turns = ("-> system", NET["done_when"], "<- calls read_source", "-> tool answer calculate", "210 is not the sum")
+    turns = (
+        "[system-prompt]",
+        NET["done_when"],
+        "[tool-call read_source]",
+        "[tool-return calculate]",
+        "210 is not the sum",
+    )
     for said in ("openai-chat:scripted", *turns, "200 EUR"):
         assert said in page, page
     assert KEY not in page
