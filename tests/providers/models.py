@@ -5,6 +5,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from contracts.teams import Team
+from contracts.verdicts import Reason
+from workers.gates.subject import Subject
 
 KEY_VARIABLE = "TEST_PROVIDER_KEY"
 NAME = "talkers"
@@ -39,3 +41,10 @@ def talkers(url: str, **agent: Any) -> Team:
     retry = {"default": {"attempts": 15, "backoff_seconds": 0.05, "backoff_limit_seconds": 0.1}}
     prompts = {"find": "You find number {{ input.number }}. Calculate step by step."}
     return Team.model_validate({"name": NAME, "agents": {"find": find}, "prompts": prompts, "retry": retry})
+
+
+def check_words(subject: Subject) -> list[Reason]:
+    """A gate: there is one right word."""
+    if subject.output["words"] == "right":
+        return []
+    return [Reason(code="words.wrong", where="/words", text="the words are wrong")]
