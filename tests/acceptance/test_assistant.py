@@ -77,7 +77,7 @@ def judge(ask: Ask) -> Say:
     """Looks for itself before it judges."""
     if not ask.results:
         return end("search_sources", text="EUR")
-    if "210 EUR" not in ask.said("user"):
+    if '"answer": "210 EUR"' not in ask.said("user"):
         return end("judge", accepted=True)
     reason = {"code": "review.rejected", "where": "answer", "text": "210 is not the sum", "expected": "200"}
     return end("judge", accepted=False, reasons=[reason])
@@ -178,8 +178,10 @@ def test_a_goal_becomes_a_result(house: House, provider: ScriptedProvider, cli: 
         "[tool-return calculate]",
         "210 is not the sum",
     )
-    for said in ("openai-chat:scripted", *turns, "200 EUR"):
+    for said in ("of work with", ":scripted: tool_calls", *turns, "200 EUR"):
         assert said in page, page
+    assert page.count("[tool-call read_source]") == 1, "what was shown is not shown again"
+    assert "An earlier proposal was refused:\n  - answer: 210 is not the sum (expected: 200)" in page
     assert KEY not in page
 
 
