@@ -267,7 +267,7 @@ def test_a_built_in_team_is_copied_to_be_changed(run: Run, tmp_path: Path, engin
     with transaction(engine) as connection:
         team = load_team(connection, "default", head_digest(connection, "default", "assistant"))
     assert team.prompts["work"].startswith("Be brief.")
-    assert "there is already" in run("teams", "copy", "assistant", "mine", code=2).stderr
+    assert "is there already" in run("teams", "copy", "assistant", "mine", code=2).stderr
     assert "there are assistant, diagnostics, survey" in run("teams", "copy", "nobody", "other", code=2).stderr
 
 
