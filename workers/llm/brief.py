@@ -88,7 +88,9 @@ class Brief:
         return [*self.parameters.function_tools, *self.outputs.definitions]
 
 
-def make_brief(model: str, agent: Agent, team: Team, assignment: Assignment, tools: Sequence[Tool], outputs: Outputs) -> Brief:
+def make_brief(
+    model: str, agent: Agent, team: Team, assignment: Assignment, tools: Sequence[Tool], outputs: Outputs
+) -> Brief:
     """Raises `Undefined` for what the prompt names and the step does not have."""
     prompt = team.prompts.get(agent.prompt or "", "")
     return Brief(
@@ -124,7 +126,11 @@ def _executors(team: Team) -> list[dict[str, Any]]:
     """What a planner can plan with."""
     schemas = team.schemas
     return [
-        {"agent": name, "input": schemas[name].input if name in schemas else None, "reviewed": bool(team.agents[name].review)}
+        {
+            "agent": name,
+            "input": schemas[name].input if name in schemas else None,
+            "reviewed": bool(team.agents[name].review),
+        }
         for name in sorted(team.executors)
     ]
 

@@ -101,7 +101,12 @@ class Outputs:
         self.wrapped = schema.get("type") != "object" and "$ref" not in schema
         if self.wrapped:
             definitions = schema.pop("$defs", None)
-            schema = {"type": "object", "properties": {_VALUE: schema}, "required": [_VALUE], "additionalProperties": False}
+            schema = {
+                "type": "object",
+                "properties": {_VALUE: schema},
+                "required": [_VALUE],
+                "additionalProperties": False,
+            }
             if definitions:
                 schema["$defs"] = definitions
         return ToolDefinition(name=self._name, description=description, parameters_json_schema=schema)

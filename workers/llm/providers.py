@@ -5,6 +5,7 @@ where the team says; they are in no message, no table and no log, and `redact` t
 """
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,12 +40,15 @@ class Providers:
         self._settings = settings
         self._environ = environ
         self._models: dict[str, Model] = {}
-        self._clients: list[httpx2.AsyncClient] = []
+        self._clients: dict[float, httpx2.AsyncClient] = {}
+        self._transport = Witness(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=CONNECTIONS)))
         self._secrets: set[str] = set()
 
     def model(self, agent: Agent) -> Model:
         """Raises `NotConfigured` with what to set, or `UserError` for a name that pydantic-ai does not know."""
-        name, base_url = (agent.model, agent.base_url) if agent.model else (self._settings.model, self._settings.model_base_url)
+        name, base_url = (
+            (agent.model, agent.base_url) if agent.model else (self._settings.model, self._settings.model_base_url)
+        )
         if not name:
             raise NotConfigured(
                 "the agent names no model and the installation has none: set ORCHESTRATOR_MODEL (such as "
@@ -66,7 +70,7 @@ class Providers:
         return text
 
     async def close(self) -> None:
-        for client in self._clients:
+        for client in self._clients.values():
             await client.aclose()
 
     def _key(self, agent: Agent) -> str | None:
@@ -79,31 +83,38 @@ class Providers:
         try:
             found = self._environ.get(where, "") if kind == "env" else Path(where).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise NotConfigured(f"api_key: {where} cannot be read where the worker runs: {type(error).__name__}") from error
+            raise NotConfigured(
+                f"api_key: {where} cannot be read where the worker runs: {type(error).__name__}"
+            ) from error
         if not found.strip():
             raise NotConfigured(f"api_key: {agent.api_key} is not set, or empty, where the worker runs")
         return found.strip()
 
     def _provider(self, name: str, base_url: str | None, key: str | None, silence: float) -> Any:
-        client = httpx2.AsyncClient(
-            transport=Witness(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=CONNECTIONS))),
-            timeout=httpx2.Timeout(silence, connect=CONNECT_SECONDS),
-            follow_redirects=False,
-        )
-        self._clients.append(client)
         try:
             kind: Callable[..., Any] = infer_provider_class(name)
         except ValueError as error:
             raise UserError(f"there is no provider {name!r}") from error
-        given: dict[str, Any] = {"http_client": client}
+        given: dict[str, Any] = {"http_client": self._client(silence)}
+        takes_url = "base_url" in inspect.signature(kind).parameters
         if base_url:
-            given |= {"base_url": base_url, "api_key": key or NO_KEY}
+            given |= {"api_key": key or NO_KEY} | ({"base_url": base_url} if takes_url else {})
         elif key:
             given["api_key"] = key
         made = kind(**given)
+        if base_url and not takes_url:
+            made.client.base_url = base_url
         if hasattr(made.client, "max_retries"):
             made.client.max_retries = 0
         own = getattr(made.client, "api_key", None)
         if isinstance(own, str) and own != NO_KEY and len(own) >= 8:
             self._secrets.add(own)
         return made
+
+    def _client(self, silence: float) -> httpx2.AsyncClient:
+        """One for all addresses: it keeps connections apart by itself, and reads the system's certificates once."""
+        if silence not in self._clients:
+            timeout = httpx2.Timeout(silence, connect=CONNECT_SECONDS)
+            client = httpx2.AsyncClient(transport=self._transport, timeout=timeout, follow_redirects=False)
+            self._clients[silence] = client
+        return self._clients[silence]

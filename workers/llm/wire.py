@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from workers.llm.events import Damaged, Events
+from workers.llm.events import Damaged, Events, Unreadable
 
 PATHS = ("/chat/completions", "/responses", "/messages")
 _OWN_TOOLS = (None, "function", "custom")
@@ -119,6 +119,8 @@ class _Watched(httpx2.AsyncByteStream):
                     yield event
             for event in events.close():
                 yield event
+        except Unreadable as unreadable:
+            raise Fault(Wrong.NOT_JSON, str(unreadable), _lead(lead)) from unreadable
         except Damaged as damaged:
             raise Fault(Wrong.CUT, f"parts of the answer are missing: {damaged}") from damaged
         if not events.ended and events.count == 0 and lead.strip():
