@@ -192,6 +192,29 @@ CODES: Mapping[str, Code] = {
     "bound.time": Code(True, "The attempt ran past its timeout.", "Raise timeout_seconds or make the step smaller."),
     "bound.memory": Code(True, "The attempt needed more memory than allowed.", "Raise memory_mb or make it smaller."),
     "bound.output": Code(False, "The attempt wrote more than allowed.", "Print less; return large data as artifacts."),
+    "model.not_configured": Code(
+        False, "No model is named, or its key cannot be found.", "Set what the text says, then redrive."
+    ),
+    "model.prompt": Code(False, "The prompt names what the step does not have.", "Mend the prompt or the input."),
+    "bound.turns": Code(
+        False,
+        "The model was asked as often as allowed.",
+        "Read `step ID --calls`; raise limits.turns or mend the prompt.",
+    ),
+    "bound.tool_calls": Code(
+        False, "The model asked for more tool calls than allowed.", "Read `step ID --calls`; raise limits.tool_calls."
+    ),
+    "bound.tokens": Code(
+        False, "The step's tokens are used up.", "Read `step ID --calls`; raise limits.input_tokens or output_tokens."
+    ),
+    "bound.identical_requests": Code(
+        False, "The model asked for the same thing again and again.", "Read `step ID --calls`; mend prompt or tool."
+    ),
+    "bound.unparsable": Code(
+        False,
+        "Too many answers in a row could not be used.",
+        "Read `step ID --calls`; mend the prompt, try another model.",
+    ),
     "bound.questions": Code(
         False, "The step asked more questions than allowed.", "Raise bounds.questions or mend the agent."
     ),

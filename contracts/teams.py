@@ -50,6 +50,10 @@ class RetryRule(Closed):
     backoff_limit_seconds: float = Field(default=60.0, ge=0, le=86400)
 
 
+_BUILT_IN_RULES = {"model": RetryRule(attempts=8, backoff_seconds=2.0, backoff_limit_seconds=120.0)}
+"""By family. A provider that is overloaded is so for minutes, and an attempt that begins again costs nothing twice."""
+
+
 class Bounds(Closed):
     steps: int = Field(default=10_000, ge=1, le=100_000)
     depth: int = Field(default=100, ge=1, le=10_000)
@@ -124,7 +128,6 @@ class Agent(Closed):
                 raise ValueError(f'gate {gate!r} is neither a built-in gate nor "module:function"')
         return self
 
-
     def _check_llm(self) -> None:
         if self.kind is not Kind.LLM:
             for key in ("prompt", "model", "base_url", "api_key", "input", "output", "tools", "settings", "limits"):
@@ -134,7 +137,7 @@ class Agent(Closed):
         if self.prompt is None:
             raise ValueError('an llm agent needs prompt = "name", the .md file beside the team\'s file')
         if self.model is None and (self.base_url or self.api_key):
-            raise ValueError("base_url and api_key say how to reach a model: name it, model = \"provider:name\"")
+            raise ValueError('base_url and api_key say how to reach a model: name it, model = "provider:name"')
         if self.output is not None and self.role is not Role.EXECUTOR:
             raise ValueError("output is an executor's: a planner makes a plan, a reviewer a judgement")
 
@@ -165,7 +168,7 @@ class Team(Closed):
         if not any(agent.role is Role.EXECUTOR for agent in self.agents.values()):
             raise ValueError("a team needs at least one executor")
         for name, agent in self.agents.items():
-            if agent.prompt is not None and self.prompts and agent.prompt not in self.prompts:
+            if agent.prompt is not None and agent.prompt not in self.prompts:
                 raise ValueError(f"agents.{name}.prompt: there is no {agent.prompt}.md beside the team's file")
             if agent.review is not None:
                 reviewer = self.agents.get(agent.review)
@@ -189,4 +192,4 @@ class Team(Closed):
             for key in (code, family, "default"):
                 if key in table:
                     return table[key]
-        return RetryRule()
+        return _BUILT_IN_RULES.get(family, RetryRule())

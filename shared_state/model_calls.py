@@ -23,9 +23,11 @@ MEDIA_TYPE = "application/json+gzip"
 
 @dataclass(frozen=True)
 class Past:
-    """An earlier call of the step, as far as limits count it."""
+    """A call of the step, as far as limits count it. `answered`: whether an answer came; `told`: whether the model had
+    to be told what was wrong with it."""
 
     ending: str
+    answered: bool
     told: bool
     tool_calls: int
     input_tokens: int
@@ -46,19 +48,14 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Call:
-    """One call that has ended. `kept`: its answer is part of the conversation from now on; `told`: only together with
-    what was wrong with it."""
+    """One call that has ended, request and answer as JSON. `kept`: the answer is now part of the conversation."""
 
     ordinal: int
     conversation: str
     model: str
     settings: Any
-    ending: str
+    past: Past
     kept: bool
-    told: bool
-    tool_calls: int
-    input_tokens: int
-    output_tokens: int
     seconds: float
     request: bytes
     response: bytes | None
@@ -82,7 +79,14 @@ class Journal:
                 conversation=conversation,
             )
         counted = [
-            Past(row["ending"], row["told"], row["tool_calls"], row["input_tokens"], row["output_tokens"])
+            Past(
+                ending=row["ending"],
+                answered=row["response_sha256"] is not None,
+                told=row["told"],
+                tool_calls=row["tool_calls"],
+                input_tokens=row["input_tokens"],
+                output_tokens=row["output_tokens"],
+            )
             for row in rows
             if row["counted"]
         ]
@@ -98,7 +102,7 @@ class Journal:
         )
 
     def write(self, call: Call) -> None:
-        """In one transaction. Raises `Unavailable` where it cannot be written: then nothing may follow from the answer."""
+        """In one transaction. Raises `Unavailable`: then nothing may follow from the answer."""
         request = self._artifacts.prepare(_pack(call.request), MEDIA_TYPE)
         response = None if call.response is None else self._artifacts.prepare(_pack(call.response), MEDIA_TYPE)
 
@@ -115,14 +119,14 @@ class Journal:
                 conversation=call.conversation,
                 model=call.model,
                 settings=json.dumps(call.settings),
-                ending=call.ending,
+                ending=call.past.ending,
                 kept=call.kept,
-                told=call.told,
-                tool_calls=call.tool_calls,
+                told=call.past.told,
+                tool_calls=call.past.tool_calls,
                 request=request.ref.sha256,
                 response=response.ref.sha256 if response is not None else None,
-                input_tokens=call.input_tokens,
-                output_tokens=call.output_tokens,
+                input_tokens=call.past.input_tokens,
+                output_tokens=call.past.output_tokens,
                 seconds=call.seconds,
             )
 

@@ -71,7 +71,7 @@ class Brief:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def opening(self, assignment: Assignment) -> list[ModelMessage]:
-        """A conversation's first message. What happened to the step before belongs to it only where nothing else says so."""
+        """A conversation's first message, with what the step has been through where no earlier conversation says so."""
         said = [self.user]
         said += [f"You asked: {each.question}\nA person answered: {each.answer}" for each in assignment.answers]
         if assignment.feedback:

@@ -1,4 +1,4 @@
-"""How a model ends its work: by calling one of a few tools that are no work at all, or, where no form is asked for, by text."""
+"""How a model ends its work: it calls one of a few tools that are ends, or, where no form is asked for, says a text."""
 
 import json
 from collections.abc import Mapping

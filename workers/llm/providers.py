@@ -7,6 +7,7 @@ where the team says; they are in no message, no table and no log, and `redact` t
 import hashlib
 import inspect
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ class NotConfigured(OrchestratorError):
 
 
 class Providers:
-    """Used on one event loop only."""
+    """What it makes is used on one event loop only."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
         self._environ = environ
+        self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._clients: dict[float, httpx2.AsyncClient] = {}
         self._transport = Witness(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=CONNECTIONS)))
@@ -59,9 +61,12 @@ class Providers:
             self._secrets.add(key)
         silence = agent.settings.silence_seconds
         known = hashlib.sha256("\0".join([name, base_url or "", key or "", str(silence)]).encode()).hexdigest()
-        if known not in self._models:
-            self._models[known] = infer_model(name, lambda provider: self._provider(provider, base_url, key, silence))
-        return self._models[known]
+        with self._lock:
+            if known not in self._models:
+                self._models[known] = infer_model(
+                    name, lambda provider: self._provider(provider, base_url, key, silence)
+                )
+            return self._models[known]
 
     def redact(self, text: str) -> str:
         """Without any key that was read so far."""

@@ -23,7 +23,9 @@ class Work(Closed):
 class Evidence(Closed):
     claim: str = Field(min_length=1, max_length=1000, description="One statement of the answer.")
     source: str = Field(
-        min_length=1, max_length=300, description="Where it is from: a source's name as the tools give it, or calculate."
+        min_length=1,
+        max_length=300,
+        description="Where it is from: a source's name as the tools give it, or calculate.",
     )
     quote: str = Field(
         min_length=1, max_length=2000, description="The words of the source, exactly; or the expression and its value."
@@ -35,7 +37,9 @@ class Result(Closed):
         min_length=1, max_length=50_000, description="What the instruction asks for, and nothing else. Markdown."
     )
     evidence: tuple[Evidence, ...] = Field(
-        default=(), max_length=200, description="What each statement rests on that is taken from a source or calculated."
+        default=(),
+        max_length=200,
+        description="What each statement rests on that is taken from a source or calculated.",
     )
     missing: tuple[str, ...] = Field(
         default=(), max_length=50, description="What was asked for and could not be found. Empty where nothing is."
