@@ -91,7 +91,7 @@ class CassetteServer:
 
     def base_url(self, tape: int) -> str:
         """What a client of the tape's provider takes for its base URL."""
-        path = self._tapes[tape][0].path
+        path = self._tapes[tape][0].path if self._tapes[tape] else "/v1/responses"
         for end in ("/chat/completions", "/responses", "/v1/messages"):
             path = path.removesuffix(end)
         return f"{self.url}/tape/{tape}{path}"
@@ -127,6 +127,9 @@ class CassetteServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone between two requests is no error."""
 
     def __init__(self, address: tuple[str, int], cassettes: CassetteServer) -> None:
         super().__init__(address, _Handler)

@@ -64,11 +64,12 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Truth:
-    """What an exchange is: how the call must end, and its tokens where they are recorded."""
+    """What an exchange is: how the call must end, its tokens where they are recorded, the text of an answer."""
 
     ending: str
     input_tokens: int | None
     output_tokens: int | None
+    text: str = ""
 
 
 def load(folder: Path) -> dict[str, list[Exchange]]:
@@ -136,7 +137,8 @@ def _chat(exchange: Exchange, said: Json) -> Truth:
     if finish in ("length", "content_filter"):
         return Truth({"length": "cut_off"}.get(finish, "filtered"), *tokens)
     calls = [(call["function"]["name"], call["function"].get("arguments")) for call in message.get("tool_calls") or ()]
-    return Truth(_content(exchange, calls, _text(message.get("content"))), *tokens)
+    text = _answer(message.get("content"))
+    return Truth(_content(exchange, calls, text), *tokens, text)
 
 
 def _responses(exchange: Exchange, said: Json) -> Truth:
@@ -155,7 +157,8 @@ def _responses(exchange: Exchange, said: Json) -> Truth:
     if any(item["type"].endswith("_call") and item["type"] != "function_call" for item in said["output"]):
         return Truth("hosted_tool", *tokens)
     calls = [(item["name"], item["arguments"]) for item in said["output"] if item["type"] == "function_call"]
-    return Truth(_content(exchange, calls, "".join(part.get("text") or "" for part in parts)), *tokens)
+    text = "".join(part.get("text") or "" for part in parts)
+    return Truth(_content(exchange, calls, text), *tokens, text)
 
 
 def _messages(exchange: Exchange, said: Json) -> Truth:
@@ -170,7 +173,7 @@ def _messages(exchange: Exchange, said: Json) -> Truth:
         return Truth("hosted_tool", *tokens)
     calls = [(block["name"], json.dumps(block["input"])) for block in said["content"] if block["type"] == "tool_use"]
     text = "".join(block["text"] for block in said["content"] if block["type"] == "text")
-    return Truth(_content(exchange, calls, text), *tokens)
+    return Truth(_content(exchange, calls, text), *tokens, text)
 
 
 def _content(exchange: Exchange, calls: Sequence[tuple[str, str | None]], text: str) -> str:
@@ -186,6 +189,11 @@ def _content(exchange: Exchange, calls: Sequence[tuple[str, str | None]], text: 
     if calls:
         return "tool_calls"
     return "answered" if text.strip() else "empty"
+
+
+def _answer(content: Any) -> str:
+    """Without what some models think aloud in front of it."""
+    return re.sub(r"^\s*<think>.*?</think>", "", _text(content), flags=re.DOTALL)
 
 
 def _text(content: Any) -> str:
