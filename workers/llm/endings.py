@@ -261,6 +261,8 @@ def _of_fault(fault: Fault) -> Ending:
             return _ending(Kind.CUT_STREAM, detail=detail)
         case Wrong.REDIRECT:
             return _ending(Kind.REDIRECTED, detail=detail)
+        case Wrong.UNSUPPORTED:
+            return _ending(Kind.UNSUPPORTED, shown=str(fault))
         case Wrong.ERROR:
             return _ending(_kind_of_said(fault.said) or Kind.ERROR_IN_ANSWER, detail=detail)
 

@@ -6,6 +6,7 @@ A stream that ends without its last event was cut, whether or not the connection
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -16,6 +17,10 @@ _ONCE = frozenset({"message_start", "message_delta", "message_stop", "content_bl
 
 class Damaged(Exception):
     """The events cannot be what the model sent: some are missing."""
+
+
+class Unreadable(Damaged):
+    """An event that is no JSON."""
 
 
 class Events:
@@ -42,10 +47,12 @@ class Events:
                 yield event
 
     def close(self) -> Iterator[bytes]:
-        """What came after the last blank line: an event if it is a whole one, else the half of one."""
+        """What came after the last blank line: an event if it is a whole one. The half of one is the end of a stream that
+        was cut."""
         rest, self._rest = self._rest, b""
-        if rest.strip() and self._is_new(rest + b"\n\n"):
-            yield rest + b"\n\n"
+        with suppress(Unreadable):
+            if rest.strip() and self._is_new(rest + b"\n\n"):
+                yield rest + b"\n\n"
 
     def _is_new(self, event: bytes) -> bool:
         text = _data(event)
@@ -57,7 +64,7 @@ class Events:
         try:
             data = json.loads(text)
         except ValueError:
-            return True  # the client library says what it thinks of it
+            raise Unreadable(f"event {self.count + 1} is no JSON") from None
         if not isinstance(data, dict):
             return True
         number = data.get("sequence_number")

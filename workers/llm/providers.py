@@ -5,6 +5,7 @@ where the team says; they are in no message, no table and no log, and `redact` t
 """
 
 import hashlib
+import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -41,7 +42,8 @@ class Providers:
         self._environ = environ
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
-        self._clients: list[httpx2.AsyncClient] = []
+        self._clients: dict[float, httpx2.AsyncClient] = {}
+        self._transport = Witness(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=CONNECTIONS)))
         self._secrets: set[str] = set()
 
     def model(self, agent: Agent) -> Model:
@@ -73,7 +75,7 @@ class Providers:
         return text
 
     async def close(self) -> None:
-        for client in self._clients:
+        for client in self._clients.values():
             await client.aclose()
 
     def _key(self, agent: Agent) -> str | None:
@@ -94,25 +96,30 @@ class Providers:
         return found.strip()
 
     def _provider(self, name: str, base_url: str | None, key: str | None, silence: float) -> Any:
-        client = httpx2.AsyncClient(
-            transport=Witness(httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=CONNECTIONS))),
-            timeout=httpx2.Timeout(silence, connect=CONNECT_SECONDS),
-            follow_redirects=False,
-        )
-        self._clients.append(client)
         try:
             kind: Callable[..., Any] = infer_provider_class(name)
         except ValueError as error:
             raise UserError(f"there is no provider {name!r}") from error
-        given: dict[str, Any] = {"http_client": client}
+        given: dict[str, Any] = {"http_client": self._client(silence)}
+        takes_url = "base_url" in inspect.signature(kind).parameters
         if base_url:
-            given |= {"base_url": base_url, "api_key": key or NO_KEY}
+            given |= {"api_key": key or NO_KEY} | ({"base_url": base_url} if takes_url else {})
         elif key:
             given["api_key"] = key
         made = kind(**given)
+        if base_url and not takes_url:
+            made.client.base_url = base_url
         if hasattr(made.client, "max_retries"):
             made.client.max_retries = 0
         own = getattr(made.client, "api_key", None)
         if isinstance(own, str) and own != NO_KEY and len(own) >= 8:
             self._secrets.add(own)
         return made
+
+    def _client(self, silence: float) -> httpx2.AsyncClient:
+        """One for all addresses: it keeps connections apart by itself, and reads the system's certificates once."""
+        if silence not in self._clients:
+            timeout = httpx2.Timeout(silence, connect=CONNECT_SECONDS)
+            client = httpx2.AsyncClient(transport=self._transport, timeout=timeout, follow_redirects=False)
+            self._clients[silence] = client
+        return self._clients[silence]
