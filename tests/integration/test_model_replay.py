@@ -11,7 +11,6 @@ from tests.providers.recordings import load
 from tests.replay import conversations, exchanges
 from tests.replay.stage import Stage
 
-
 # The recordings name models that are out of date, and say things that client libraries warn of.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
