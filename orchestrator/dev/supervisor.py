@@ -224,7 +224,9 @@ class Supervisor:
         extra: Callable[[], Mapping[str, str]] = dict,
     ) -> ProcessPart:
         def environment(worker: str) -> dict[str, str]:
-            settings = self.settings.model_copy(update={"worker_name": worker})
+            # Only workers talk to models.
+            model = {} if worker else {"model": "", "model_base_url": None, "model_api_key": None}
+            settings = self.settings.model_copy(update={"worker_name": worker, **model})
             return {**_inherited(self._import_paths), **child_environment(settings), **passed_on(os.environ), **extra()}
 
         return ProcessPart(
