@@ -17,6 +17,12 @@ def scrape(url: str, token: str | None = None) -> Series:
     return parse(answer.text)
 
 
+def declared(url: str, token: str | None = None) -> set[str]:
+    """Names of the metrics that a process has, whether it has counted anything of them or not."""
+    text = httpx.get(url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=20).text
+    return {family.name for family in text_string_to_metric_families(text)}
+
+
 def parse(text: str) -> Series:
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):

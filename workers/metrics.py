@@ -56,6 +56,18 @@ class WorkerMetrics:
         self._stale = Counter(
             "orchestrator_attempts_stale", "Attempts whose step had moved on when they ended.", registry=registry
         )
+        calls = ["agent", "model"]
+        self._models = Names()
+        self._calls = Counter(
+            "orchestrator_model_calls", "Calls to models, by how they ended.", [*calls, "ending"], registry=registry
+        )
+        self._call_seconds = Histogram(
+            "orchestrator_model_call_seconds", "How long calls to models take.", calls, buckets=BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self._tokens = Counter(
+            "orchestrator_model_tokens", "Tokens sent to models and received.", [*calls, "direction"], registry=registry
+        )
         self._phases_of: dict[str, _Phases] = {}
         self._attempts_of: dict[tuple[str, str, str], Counter] = {}
         self._verdicts_of: dict[tuple[str, str], Counter] = {}
@@ -88,6 +100,16 @@ class WorkerMetrics:
             self._count_verdict(REVIEW, Result.PASS)
         elif code == "review.rejected":
             self._count_verdict(REVIEW, Result.FAIL)
+
+    def called(
+        self, agent: str, model: str, ending: str, *, seconds: float, input_tokens: int, output_tokens: int
+    ) -> None:
+        """One call to a model has ended. `ending` is one of a closed list."""
+        labels = self._agents.label(agent), self._models.label(model)
+        self._calls.labels(*labels, ending).inc()
+        self._call_seconds.labels(*labels).observe(seconds)
+        self._tokens.labels(*labels, "input").inc(input_tokens)
+        self._tokens.labels(*labels, "output").inc(output_tokens)
 
     def _begin(self, agent: str) -> _Phases:
         label = self._agents.label(agent)

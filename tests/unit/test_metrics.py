@@ -158,6 +158,17 @@ def test_agents_beyond_the_limit_share_one_series(registry: CollectorRegistry) -
     assert counts[OTHER] == 100
 
 
+def test_calls_to_models_count_by_agent_and_model_with_their_tokens(registry: CollectorRegistry) -> None:
+    metrics = WorkerMetrics(registry)
+    metrics.called("write", "small-1", "answered", seconds=1.5, input_tokens=100, output_tokens=20)
+    metrics.called("write", "small-1", "timeout", seconds=3.0, input_tokens=0, output_tokens=0)
+    series = seen(registry)
+    assert value(series, "orchestrator_model_calls_total", agent="write", model="small-1", ending="answered") == 1
+    assert value(series, "orchestrator_model_tokens_total", model="small-1", direction="input") == 100
+    assert value(series, "orchestrator_model_tokens_total", model="small-1", direction="output") == 20
+    assert value(series, "orchestrator_model_call_seconds_sum", model="small-1") == 4.5
+
+
 def test_busy_slots_are_those_that_are_taken(registry: CollectorRegistry) -> None:
     slots = Slots(5)
     WorkerMetrics(registry).watch(slots, 5)
