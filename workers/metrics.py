@@ -11,6 +11,7 @@ from contracts.settlements import Approve, Bury, Return
 from contracts.verdicts import Result
 from shared_state.attempts import Settling
 from shared_state.metrics import Names, code_label
+from workers.durations import Duration, Durations
 from workers.slots import Slots
 
 BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -22,10 +23,10 @@ REVIEW = "review"
 class _Phases(NamedTuple):
     """The histograms of one agent."""
 
-    queue: Histogram
-    run: Histogram
-    gate: Histogram
-    commit: Histogram
+    queue: Duration
+    run: Duration
+    gate: Duration
+    commit: Duration
 
 
 class WorkerMetrics:
@@ -34,13 +35,14 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = registry
         self._agents, self._gates = Names(), Names()
-        self._seconds = Histogram(
+        self._seconds = Durations(
             "orchestrator_step_seconds",
             "What a step's time went to: waiting in its queue, its agent's run, its gates, its commit.",
             ["agent", "phase"],
-            buckets=BUCKETS,
-            registry=registry,
+            BUCKETS,
         )
+        if registry is not None:
+            registry.register(self._seconds)
         self._attempts = Counter(
             "orchestrator_attempts",
             "Settled attempts: accepted, proposed, approved, returned (retries and refusals, by code), buried, asked.",
@@ -86,12 +88,12 @@ class WorkerMetrics:
         assignment, settlement = settling.assignment, settling.settlement
         verdicts = getattr(settlement, "verdicts", ())
         phases = self._phases_of.get(assignment.agent) or self._begin(assignment.agent)
-        phases.queue.observe(assignment.waited_seconds)
+        phases.queue.note(assignment.waited_seconds)
         if settling.record.seconds is not None:
-            phases.run.observe(settling.record.seconds)
+            phases.run.note(settling.record.seconds)
         if verdicts:
-            phases.gate.observe(sum(verdict.seconds for verdict in verdicts))
-        phases.commit.observe(commit_seconds)
+            phases.gate.note(sum(verdict.seconds for verdict in verdicts))
+        phases.commit.note(commit_seconds)
         code = settlement.failure.code if isinstance(settlement, Return | Bury) else ""
         self._count_attempt(assignment.agent, settlement.type, code)
         for verdict in verdicts:
@@ -113,7 +115,7 @@ class WorkerMetrics:
 
     def _begin(self, agent: str) -> _Phases:
         label = self._agents.label(agent)
-        phases = _Phases(*(self._seconds.labels(label, phase) for phase in _Phases._fields))
+        phases = _Phases(*(self._seconds.of(label, phase) for phase in _Phases._fields))
         self._phases_of[label] = phases
         return phases
 

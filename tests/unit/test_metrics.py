@@ -20,6 +20,7 @@ from shared_state.inspection import Inspection
 from shared_state.metrics import OTHER, Endpoint, Names, code_label, make_registry, may_read, open_endpoint
 from shared_state.settings import Listen, Settings
 from shared_state.verify import Violation
+from workers.durations import Durations
 from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
@@ -115,6 +116,18 @@ def test_an_accepted_attempt_is_counted_once_and_its_time_by_phase(registry: Col
     assert value(series, "orchestrator_verdicts_total", gate="schema", result="pass") == 1
     assert value(series, "orchestrator_verdicts_total", gate="m:g", result="pass") == 1
     assert not [name for name in series if name.endswith("_created")]
+
+
+def test_a_duration_counts_up_to_its_bound_and_beyond_the_last(registry: CollectorRegistry) -> None:
+    durations = Durations("took_seconds", "How long.", ["phase"], (0.5, 2))
+    registry.register(durations)
+    for seconds in (0.0, 0.5, 0.51, 2.0, 700.0):
+        durations.of("run").note(seconds)
+    series = seen(registry)
+    counts = {has["le"]: number for has, number in series["took_seconds_bucket"]}
+    assert counts == {"0.5": 2, "2.0": 4, "+Inf": 5}
+    assert value(series, "took_seconds_count", phase="run") == 5
+    assert value(series, "took_seconds_sum", phase="run") == 703.01
 
 
 def test_failures_count_by_code_and_a_gates_zero_is_shown(registry: CollectorRegistry) -> None:
