@@ -79,11 +79,11 @@ class House:
 
     # Processes
 
-    def start_workers(self, *names: str, roles: Iterable[str] = (), **settings: object) -> None:
-        """Start them, for all roles unless some are named, and wait until each has said that it runs."""
+    def start_workers(self, *names: str, by_role: bool = False, **settings: object) -> None:
+        """Start them and wait until each has said that it runs. `by_role`: each serves the role it is named for."""
         for name in names:
             own = self.settings.model_copy(update={"worker_name": name, **settings})
-            self._start(name, ["-m", "workers", *roles], own)
+            self._start(name, ["-m", "workers", *([name] if by_role else [])], own)
         self.until(lambda: set(names) <= self._reported(names), f"{names} run", 30)
 
     def start_loops(self, **settings: object) -> None:

@@ -42,8 +42,7 @@ def house(make_house: MakeHouse) -> Iterator[House]:
     house = make_house(flower_listen=f"127.0.0.1:{free_port()}", flower_user=WATCHER[0], flower_password=PASSWORD)
     house.start_flower()
     house.until(lambda: answers(url_of(house)), "Flower answers", 30)
-    for role in ROLES:
-        house.start_workers(role, roles=[role])
+    house.start_workers(*ROLES, by_role=True)
     house.until(lambda: len(look(house, "/api/workers?refresh=1").json()) == 3, "Flower sees the workers", 30)
     house.apply(planning_team.team())
     house.until(lambda: run_one_of_each(house) == set(HANDLER_OF_KIND.values()), "Flower saw every kind", 60)
