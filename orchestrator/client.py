@@ -27,6 +27,7 @@ from shared_state.shapes import (
     DeadLetterCount,
     DeadLetterDetail,
     Event,
+    ModelCallBodies,
     Question,
     Queue,
     Readiness,
@@ -143,6 +144,10 @@ class Client:
 
     def step(self, step_id: str) -> StepDetail:
         return cast(StepDetail, self._get(f"/steps/{_part(step_id)}"))
+
+    def model_call(self, step_id: str, epoch: int, ordinal: int) -> ModelCallBodies:
+        """What was said to the model at one turn, and what it answered."""
+        return cast(ModelCallBodies, self._get(f"/steps/{_part(step_id)}/model-calls/{epoch}/{ordinal}"))
 
     def events(self, task_id: str, *, after: str | None = None) -> Iterator[Event]:
         """Live until the task ends; a cut stream is resumed where it stopped. `Unavailable` after a minute of that."""

@@ -8,6 +8,7 @@ written last, so an artifact that can be found is whole.
 import hashlib
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,7 @@ from sqlalchemy import Engine
 
 from contracts.context import ArtifactRef
 from contracts.errors import InvalidInput, Misconfigured, NotFound, Unavailable
+from shared_state.connection import Connection
 from shared_state.engine import transaction
 from shared_state.statements import query
 
@@ -75,6 +77,30 @@ class ObjectBodies:
         return bytes(self._obstore.get(self._store, name).bytes())
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """`body` is null where the bytes lie elsewhere already."""
+
+    tenant: str
+    ref: ArtifactRef
+    location: str
+    body: bytes | None
+
+    def insert(self, connection: Connection) -> None:
+        query(
+            connection,
+            """insert into artifacts (tenant_id, sha256, size_bytes, media_type, location, body)
+            values (%(tenant)s, %(sha256)s, %(size)s, %(media_type)s, %(location)s, %(body)s)
+            on conflict (tenant_id, sha256) do nothing""",
+            tenant=self.tenant,
+            sha256=self.ref.sha256,
+            size=self.ref.size_bytes,
+            media_type=self.ref.media_type,
+            location=self.location,
+            body=self.body,
+        )
+
+
 class ArtifactStore:
     """One tenant's artifacts. Safe to use from several threads."""
 
@@ -85,28 +111,24 @@ class ArtifactStore:
 
     def put(self, data: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
         """Store bytes; the same bytes are stored once. Raises `InvalidInput` above the size limit."""
+        prepared = self.prepare(data, media_type)
+        with transaction(self._engine) as connection:
+            prepared.insert(connection)
+        return prepared.ref
+
+    def prepare(self, data: bytes, media_type: str) -> "Prepared":
+        """Bytes that are where bytes lie, for a transaction of the caller's to make them an artifact."""
         if len(data) > SIZE_LIMIT_BYTES:
             raise InvalidInput(f"an artifact has at most {SIZE_LIMIT_BYTES} bytes; this one has {len(data)}")
         digest = hashlib.sha256(data).hexdigest()
-        if self._bodies is not None:
-            try:
-                self._bodies.write(self._name(digest), data)
-            except (OSError, RuntimeError) as error:
-                raise Unavailable(f"the artifact store refuses to write ({type(error).__name__})") from error
-        with transaction(self._engine) as connection:
-            query(
-                connection,
-                """insert into artifacts (tenant_id, sha256, size_bytes, media_type, location, body)
-                values (%(tenant)s, %(sha256)s, %(size)s, %(media_type)s, %(location)s, %(body)s)
-                on conflict (tenant_id, sha256) do nothing""",
-                tenant=self._tenant,
-                sha256=digest,
-                size=len(data),
-                media_type=media_type[:200],
-                location="postgres" if self._bodies is None else self._bodies.location,
-                body=data if self._bodies is None else None,
-            )
-        return ArtifactRef(sha256=digest, size_bytes=len(data), media_type=media_type[:200])
+        ref = ArtifactRef(sha256=digest, size_bytes=len(data), media_type=media_type[:200])
+        if self._bodies is None:
+            return Prepared(self._tenant, ref, "postgres", data)
+        try:
+            self._bodies.write(self._name(digest), data)
+        except (OSError, RuntimeError) as error:
+            raise Unavailable(f"the artifact store refuses to write ({type(error).__name__})") from error
+        return Prepared(self._tenant, ref, self._bodies.location, None)
 
     def get(self, ref: ArtifactRef | str) -> bytes:
         """The bytes, checked against their digest. Raises `NotFound` for what is not this tenant's."""

@@ -32,6 +32,7 @@ _NOT_OURS = re.compile(
 _SECRET_PARAMETER = re.compile(r"secret|key|token|password|credential", re.IGNORECASE)
 _DATABASE_SCHEMES = ("postgresql",)
 _BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
+_MODEL = re.compile(r"[a-z][a-z0-9_/-]*:\S+")
 _SECRET_LENGTH = 16
 _ARTIFACT_SCHEMES = ("postgres", "file", "s3")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -151,6 +152,10 @@ class Settings(BaseModel):
     flower_listen: str = "127.0.0.1:5555"
     flower_user: str = Field(default="flower", pattern=r"^[A-Za-z0-9._-]{1,60}$")
     flower_password: SecretStr | None = None
+    model: str = Field(default="", max_length=300)
+    """`provider:name`: the model of LLM agents whose team names none; empty for none."""
+    model_base_url: str | None = None
+    model_api_key: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -175,6 +180,23 @@ class Settings(BaseModel):
     @classmethod
     def _api_url(cls, url: str) -> str:
         return _checked_url(url, ("http", "https")).rstrip("/")
+
+    @field_validator("model")
+    @classmethod
+    def _model(cls, name: str) -> str:
+        if name and not _MODEL.fullmatch(name):
+            raise ValueError("must have the form provider:name, such as openai-chat:gpt-5-mini")
+        return name
+
+    @field_validator("model_base_url")
+    @classmethod
+    def _model_base_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(_checked_url(url, ("http", "https")))
+        if not parts.hostname or parts.username is not None or parts.password is not None:
+            raise ValueError("must name a host, and no user: a key belongs into model_api_key")
+        return url.rstrip("/")
 
     @field_validator("dead_letter_webhook_url")
     @classmethod
@@ -232,6 +254,13 @@ class Settings(BaseModel):
     @property
     def flower_address(self) -> Listen:
         return _checked_listen(self.flower_listen)
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> Self:
+        for key in ("model_base_url", "model_api_key"):
+            if getattr(self, key) is not None and not self.model:
+                raise ValueError(f"{key}: says how to reach a model, but none is named: set model as well")
+        return self
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():

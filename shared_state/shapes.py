@@ -85,6 +85,33 @@ class Step(TypedDict):
     finished_at: str | None
 
 
+class ModelCall(TypedDict):
+    """One call to a model. `ending` is what came of it; `kept`: its answer is part of the conversation."""
+
+    epoch: int
+    ordinal: int
+    agent: str
+    model: str
+    settings: Any
+    ending: str
+    kept: bool
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    seconds: float
+    ended_at: str
+    request_sha256: str
+    response_sha256: str | None
+
+
+class ModelCallBodies(ModelCall):
+    """The same with what was sent (model, settings, tools, messages) and what came (null where nothing did)."""
+
+    request: Any
+    response: Any
+
+
 class Attempt(TypedDict):
     epoch: int
     attempt: int
@@ -228,6 +255,7 @@ class DeadLetterDetail(DeadLetter):
     feedback: Any
     attempts: list[Attempt]
     proposals: list[Proposal]
+    model_calls: list[ModelCall]
     blocks: list[Blocked]
     edits: list[Edit]
     notes: list[Note]
@@ -263,6 +291,7 @@ class StepDetail(Step):
     attempts: list[Attempt]
     proposals: list[Proposal]
     questions: list[Question]
+    model_calls: list[ModelCall]
     dead_letters: list[DeadLetter]
     message: QueueEntry | None
     events: list[Event]

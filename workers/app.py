@@ -18,7 +18,7 @@ from contracts.errors import InvalidInput, Misconfigured, OrchestratorError
 from contracts.teams import Role
 from contracts.topology import HANDLER_OF_KIND, QUEUE_OF_ROLE
 from shared_state import dead_letters, outbox, presence
-from shared_state.artifacts import ArtifactStore, open_bodies
+from shared_state.artifacts import ArtifactStore, Bodies, open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
@@ -32,7 +32,7 @@ from shared_state.teams_cache import TeamsCache
 from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
-from workers.isolation import AttemptRunner
+from workers.isolation import AttemptRunner, LlmAttempts
 from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
@@ -105,16 +105,25 @@ class WorkerProcess:
         metrics = WorkerMetrics(registry)
         metrics.watch(slots, settings.worker_slots)
         Pools(registry, [("worker", self._engine), ("batcher", self._batch_engine)])
-        self._runner = AttemptRunner()
+        teams = partial(TeamsCache().get, self._engine)
         bodies = open_bodies(settings.artifact_url)
+
+        def make_llm() -> LlmAttempts:
+            from workers.llm.runner import LlmRunner  # takes seconds: only for workers that run such agents
+
+            engine = make_engine(settings.database_url, pool_size=4, application=f"llm {self.name}", pool_seconds=30)
+            store = partial(_store, engine, bodies)
+            return LlmRunner(engine, settings, teams=teams, artifacts=store)
+
+        self._runner = AttemptRunner(make_llm)
         house = House(
             keys=keys,
             batcher=self._batcher,
             heartbeat=self._heartbeat,
             runner=self._runner,
             slots=slots,
-            teams=partial(TeamsCache().get, self._engine),
-            artifacts=lambda tenant: ArtifactStore(self._engine, tenant, bodies),
+            teams=teams,
+            artifacts=partial(_store, self._engine, bodies),
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
             metrics=metrics,
         )
@@ -214,6 +223,10 @@ class WorkerProcess:
             )  # fmt: skip
         except OrchestratorError as error:
             log.warning("presence.unavailable", text=error.text)
+
+
+def _store(engine: Engine, bodies: Bodies | None, tenant: str) -> ArtifactStore:
+    return ArtifactStore(engine, tenant, bodies)
 
 
 def _keep_logging(**_: Any) -> None:

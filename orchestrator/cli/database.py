@@ -11,6 +11,7 @@ from contracts.errors import InvalidInput, OrchestratorError
 from contracts.topology import QUEUE_OF_ROLE
 from orchestrator.cli import output
 from orchestrator.cli.output import Json
+from orchestrator.default_model import describe as describe_model
 from shared_state import tenant_wall
 from shared_state.artifacts import open_bodies
 from shared_state.broker.app import make_app, signing_keys
@@ -34,6 +35,7 @@ def check(*teams: Path, json: Json = False) -> int:
     settings = _checked(findings, "settings", from_environment, lambda found: f"data in {found.data_dir}")
     if settings is not None:
         _check_servers(findings, settings)
+        findings.append({"what": "model", **describe_model(settings)._asdict()})
     for folder in teams:
         for team in _checked(findings, str(folder), partial(_folders, folder), None) or []:
             _checked(findings, str(team), partial(read_team, team), lambda found: f"team {found.name}")

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from contracts.errors import InvalidInput
 from orchestrator.cli import arguments, batch, output
 from orchestrator.cli.attempts import show_attempts
+from orchestrator.cli.calls import list_calls, show_calls
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
 from orchestrator.client import Client
@@ -189,10 +190,18 @@ def list_steps(task: str, *, state: Many = (), limit: int | None = None, json: J
         )
 
 
-def show_step(step: str, *, json: Json = False) -> None:
-    """Show one step: attempts, verdicts, proposals, events."""
+def show_step(step: str, *, calls: bool = False, json: Json = False) -> None:
+    """Show one step: attempts, verdicts, proposals, events.
+
+    Args:
+        calls: show every call to a model instead: exactly what was said at each turn, and what was answered.
+    """
     with Client() as client:
         found = client.step(step)
+        if calls:
+            bodies = [client.model_call(step, each["epoch"], each["ordinal"]) for each in found["model_calls"]]
+            output.document(bodies) if json else show_calls(bodies)
+            return
     if json:
         output.document(found)
         return
@@ -215,6 +224,7 @@ def show_step(step: str, *, json: Json = False) -> None:
     if found["state"] == "succeeded":
         output.facts([("output", output.short(found["output"], 400))])
     show_attempts(found["attempts"])
+    list_calls(found["model_calls"])
     for event in found["events"]:
         output.line(f"{output.moment(event['at'])} {event['type']}")
 

@@ -230,7 +230,10 @@ class Supervisor:
     ) -> ProcessPart:
         def environment(worker: str) -> dict[str, str]:
             told = metrics.settle() if metrics is not None else ""
-            settings = self.settings.model_copy(update={"worker_name": worker, "metrics_listen": told})
+            # Only workers talk to models.
+            model = {} if worker else {"model": "", "model_base_url": None, "model_api_key": None}
+            own = {"worker_name": worker, "metrics_listen": told, **model}
+            settings = self.settings.model_copy(update=own)
             return {**_inherited(self._import_paths), **child_environment(settings), **passed_on(os.environ), **extra()}
 
         return ProcessPart(

@@ -64,7 +64,7 @@ def _task(row: Row) -> Task:
         "labels": row["labels"],
         "step_count": row["step_count"],
         "step_counts": row["step_counts"],
-        "usage": _usage(),
+        "usage": _usage(row),
         "error": fields.error(row["error"]),
         "forked_from": row["forked_from"],
         "created_at": fields.time(row["created_at"]),
@@ -74,6 +74,11 @@ def _task(row: Row) -> Task:
     }
 
 
-def _usage() -> Usage:
-    """No agent of this version calls a model, so nothing is used."""
-    return {"model_calls": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": None}
+def _usage(row: Row) -> Usage:
+    """All calls to models, also those whose attempts came to nothing. What they cost is not known in this version."""
+    return {
+        "model_calls": row["model_calls"],
+        "input_tokens": row["input_tokens"],
+        "output_tokens": row["output_tokens"],
+        "cost_usd": None,
+    }

@@ -20,7 +20,7 @@ from contracts.plans import Plan
 from contracts.teams import Team
 from orchestrator.child import Child
 from orchestrator.logs import RotatingLog
-from shared_state import outbox, sweep, verify
+from shared_state import outbox, questions, sweep, verify
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine, transaction
@@ -191,6 +191,12 @@ class House:
     def expire(self, name: str) -> None:
         """What a supervisor does when it reaps a dead worker."""
         outbox.publish(self.publisher, sweep.expire_worker(self.engine, name))
+
+    def answer(self, task_id: UUID, text: str) -> None:
+        """The task's one open question, as a person does."""
+        sql = "select id from questions where task_id = %(task)s and state = 'open'"
+        (question,) = self.query(sql, task=task_id)
+        outbox.publish(self.publisher, questions.answer(self.engine, "default", question["id"], text, "a person"))
 
     def task(self, task_id: UUID) -> dict[str, Any]:
         return self.query("select * from tasks where id = %(id)s", id=task_id)[0]

@@ -18,7 +18,7 @@ from contracts.teams import Agent, Team
 from orchestrator.cli import main
 from shared_state.artifacts import ArtifactStore
 from shared_state.engine import transaction
-from shared_state.teams import queues_of_teams
+from shared_state.teams import head_digest, load_team, queues_of_teams
 
 from .api_server import LiveApi, apply_team, claim, finish, settle
 
@@ -258,8 +258,34 @@ def test_a_worker_of_nothing_does_not_start(program: Run, engine: Engine) -> Non
         assert queues_of_teams(connection) == {"far-away"}
 
 
+def test_a_built_in_team_is_copied_to_be_changed(run: Run, tmp_path: Path, engine: Engine) -> None:
+    said = run("teams", "copy", "assistant", "mine").stdout.split()
+    assert said == [str(Path("mine") / name) for name in ("plan.md", "review.md", "team.toml", "work.md")]
+    prompt = tmp_path / "mine" / "work.md"
+    prompt.write_text("Be brief.\n" + prompt.read_text())
+    assert run("teams", "apply", "mine").stdout.startswith("assistant ")
+    with transaction(engine) as connection:
+        team = load_team(connection, "default", head_digest(connection, "default", "assistant"))
+    assert team.prompts["work"].startswith("Be brief.")
+    assert "there is already" in run("teams", "copy", "assistant", "mine", code=2).stderr
+    assert "there are assistant, diagnostics, survey" in run("teams", "copy", "nobody", "other", code=2).stderr
+
+
+def test_check_says_what_is_missing_for_a_model(run: Run) -> None:
+    assert "model_api_key" in run("check").stdout
+    assert "needs a key: set model_api_key" in run("check", code=1, ORCHESTRATOR_MODEL="openai-chat:m").stdout
+    with_key = run("check", ORCHESTRATOR_MODEL="openai-chat:m", ORCHESTRATOR_MODEL_API_KEY="a secret of mine").stdout
+    assert "openai-chat:m at openai-chat's own endpoint, with a key" in with_key
+    assert "a secret of mine" not in with_key
+    url = "http://127.0.0.1:1/v1"
+    local = run("check", ORCHESTRATOR_MODEL="openai-chat:m", ORCHESTRATOR_MODEL_BASE_URL=url).stdout
+    assert f"openai-chat:m at {url}, without a key" in local
+
+
 def test_check_names_what_is_wrong(run: Run, tmp_path: Path, engine: Engine) -> None:
-    assert {row["status"] for row in json.loads(run("check", "--json").stdout)} == {"ok"}
+    found = {row["what"]: row["status"] for row in json.loads(run("check", "--json").stdout)}
+    assert found.pop("model") == "none"
+    assert set(found.values()) == {"ok"}
     assert "signing_keys" in run("check", code=1, ORCHESTRATOR_SIGNING_KEYS="").stdout
     assert "lease_seconds" in run("check", code=1, ORCHESTRATOR_LEASE_SECONDS="soon").stdout
     assert "database" in run("check", code=1, ORCHESTRATOR_DATABASE_URL="postgresql://x@127.0.0.1:1/x").stdout

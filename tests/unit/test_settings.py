@@ -189,3 +189,25 @@ def test_a_short_secret_is_refused_and_none_is_printed(key: str) -> None:
     settings = load({f"ORCHESTRATOR_{key.upper()}": "long enough for anybody"}, None, {})
     assert "long enough" not in str(settings)
     assert child_environment(settings)[f"ORCHESTRATOR_{key.upper()}"] == "long enough for anybody"
+
+
+def test_the_default_model_is_checked_and_its_key_kept_secret() -> None:
+    url = "http://127.0.0.1:11434/v1/"
+    settings = load(
+        {
+            "ORCHESTRATOR_MODEL": "openai-chat:qwen3:8b",
+            "ORCHESTRATOR_MODEL_BASE_URL": url,
+            "ORCHESTRATOR_MODEL_API_KEY": SECRET,
+        },
+        None,
+        {},
+    )
+    assert (settings.model, settings.model_base_url) == ("openai-chat:qwen3:8b", "http://127.0.0.1:11434/v1")
+    assert SECRET not in f"{settings} {settings!r}"
+    assert load(child_environment(settings), None, {}) == settings
+    assert "model: must have the form provider:name" in refusal({"ORCHESTRATOR_MODEL": "gpt-5-mini"})
+    assert "set model as well" in refusal({"ORCHESTRATOR_MODEL_BASE_URL": url})
+    for wrong in ("ftp://h", "http://me:hidden@h/v1", "hidden"):
+        text = refusal({"ORCHESTRATOR_MODEL": "openai-chat:m", "ORCHESTRATOR_MODEL_BASE_URL": wrong})
+        assert "model_base_url" in text
+        assert "hidden" not in text
