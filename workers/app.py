@@ -113,7 +113,7 @@ class WorkerProcess:
 
             engine = make_engine(settings.database_url, pool_size=4, application=f"llm {self.name}", pool_seconds=30)
             store = partial(_store, engine, bodies)
-            return LlmRunner(engine, settings, teams=teams, artifacts=store)
+            return LlmRunner(engine, settings, teams=teams, artifacts=store, metrics=metrics)
 
         self._runner = AttemptRunner(make_llm)
         house = House(
