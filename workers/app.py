@@ -24,6 +24,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
 from shared_state.crash_points import crash_point
 from shared_state.engine import make_engine, transaction
+from shared_state.metrics import Pools, make_registry, open_endpoint
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 from shared_state.teams import queues_of_teams
@@ -32,6 +33,7 @@ from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
 from workers.isolation import AttemptRunner, LlmAttempts
+from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
 log = structlog.get_logger("worker")
@@ -77,6 +79,8 @@ class WorkerProcess:
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
         self._queues = list(queues)
+        registry = make_registry()
+        self._endpoint = open_endpoint(settings, registry)
         self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
         require_served(self._engine)
         _require_used(self._engine, queues)
@@ -98,6 +102,9 @@ class WorkerProcess:
             lease_seconds=settings.lease_seconds,
             publish=self._publish,
         )
+        metrics = WorkerMetrics(registry)
+        metrics.watch(slots, settings.worker_slots)
+        Pools(registry, [("worker", self._engine), ("batcher", self._batch_engine)])
         teams = partial(TeamsCache().get, self._engine)
         bodies = open_bodies(settings.artifact_url)
 
@@ -106,7 +113,7 @@ class WorkerProcess:
 
             engine = make_engine(settings.database_url, pool_size=4, application=f"llm {self.name}", pool_seconds=30)
             store = partial(_store, engine, bodies)
-            return LlmRunner(engine, settings, teams=teams, artifacts=store)
+            return LlmRunner(engine, settings, teams=teams, artifacts=store, metrics=metrics)
 
         self._runner = AttemptRunner(make_llm)
         house = House(
@@ -118,6 +125,7 @@ class WorkerProcess:
             teams=teams,
             artifacts=partial(_store, self._engine, bodies),
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
+            metrics=metrics,
         )
         self._delivery = Delivery(house)
         self._refusal: str | None = None
@@ -184,6 +192,8 @@ class WorkerProcess:
         self._quarantine.stop(5.0)
         presence_thread.join(timeout=2)
         self._say("gone")
+        if self._endpoint is not None:
+            self._endpoint.close()
         log.info("worker.stopped", worker=self.name)
 
     def _report(self) -> None:

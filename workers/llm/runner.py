@@ -25,10 +25,12 @@ from workers.agents.jsonable import clean_text
 from workers.agents.load import NotImportable, load_type
 from workers.isolation.ran import LOG_TAIL_BYTES, Ran
 from workers.llm.brief import make_brief
+from workers.llm.counted import CountedJournal
 from workers.llm.outputs import Outputs
 from workers.llm.providers import Providers
 from workers.llm.talk import Talk
 from workers.llm.tools import Desk, Sources, find_tools
+from workers.metrics import WorkerMetrics
 
 _LOOK_SECONDS = 0.25
 """How often cancellations are looked for."""
@@ -46,11 +48,13 @@ class LlmRunner:
         *,
         teams: Callable[[str, str], Team],
         artifacts: Callable[[str], ArtifactStore],
+        metrics: WorkerMetrics,
     ) -> None:
         """`engine` has as many connections as there are threads, or waits for one of them."""
         self._engine = engine
         self._teams = teams
         self._artifacts = artifacts
+        self._metrics = metrics
         self._providers = Providers(settings)
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="llm")
         self._running: dict[asyncio.Task[Outcome], threading.Event] = {}
@@ -150,7 +154,7 @@ class LlmRunner:
             model,
             brief,
             assignment,
-            journal=Journal(self._engine, store, assignment),
+            journal=CountedJournal(Journal(self._engine, store, assignment), assignment.agent, self._metrics),
             desk=Desk(sources, lambda: datetime.now(UTC)),
             progress=progress,
             redact=self._providers.redact,
