@@ -11,7 +11,6 @@ from tests.providers.recordings import load
 from tests.replay import conversations, exchanges
 from tests.replay.stage import Stage
 
-
 # The recordings name models that are out of date, and say things that client libraries warn of.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -52,6 +51,8 @@ def test_recorded_conversations_run_as_whole_agents_with_as_many_calls_as_were_r
     with CassetteServer(tapes) as server:
         played = asyncio.run(play(server))
     with capsys.disabled():
-        print(f"\n{played.agents} conversations as whole agents, {played.calls} calls, as recorded")
+        print(
+            f"\n{played.agents} conversations as whole agents, {played.calls} calls, {played.results} results of tools"
+        )
     assert played.failures == []
     assert played.calls == sum(len(tape) for tape in tapes) > 300

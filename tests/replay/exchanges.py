@@ -80,7 +80,7 @@ async def _attempt(stage: Stage, assignment: Assignment, tape: int, exchange: Ex
     if exchange.dialect is not None:
         return await stage.attempt(assignment, tape, exchange, limits=ONE_TURN)
     # Nothing in our layer asks for such a path: the client does so by itself.
-    client: Any = stage.providers.model(stage.agent(tape, exchange, ONE_TURN)).client  # type: ignore[attr-defined]
+    client: Any = stage.providers.model(stage.agent(tape, exchange, ONE_TURN)).client
     try:
         await client.post(exchange.path.removeprefix("/v1"), body=exchange.request, cast_to=object)
     except Exception as error:

@@ -95,7 +95,7 @@ class RecordedOutputs(Outputs):
 
 @dataclass
 class Stage:
-    """`urls` are the base URLs by tape; `silence_seconds` is what agents wait for a byte."""
+    """`silence_seconds` is how long agents wait for a byte."""
 
     engine: Engine
     base_url: Callable[[int], str]
@@ -115,12 +115,10 @@ class Stage:
         return {each.key: each for each in self.driver.claim(*keys, lease_seconds=LONG_SECONDS)}
 
     def agent(self, tape: int, exchange: Exchange, limits: Limits) -> Agent:
-        dialect = exchange.dialect or "responses"
-        provider = HOSTS.get(exchange.host, PROVIDERS[dialect]) if dialect == "chat" else PROVIDERS[dialect]
         return Agent(
             kind=Kind.LLM,
             prompt="play",
-            model=f"{provider}:{exchange.request.get('model') or 'any'}",
+            model=model_of(exchange),
             base_url=self.base_url(tape),
             settings=Sampling(stream=exchange.stream, silence_seconds=self.silence_seconds),
             limits=limits,
@@ -174,6 +172,13 @@ class Stage:
         for row in rows:
             found.setdefault(row["key"], []).append(row)
         return found
+
+
+def model_of(exchange: Exchange) -> str:
+    """As a team would name the recorded model."""
+    dialect = exchange.dialect or "responses"
+    provider = HOSTS.get(exchange.host, PROVIDERS[dialect]) if dialect == "chat" else PROVIDERS[dialect]
+    return f"{provider}:{exchange.request.get('model') or 'any'}"
 
 
 def _tool(name: str, answers: Answers) -> Tool:
