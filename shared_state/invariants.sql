@@ -81,7 +81,9 @@ union all select n.id, 'note tenant' from dead_letters l join dead_letter_notes 
 union all select e.id, 'edit tenant' from dead_letters l join dead_letter_edits e on e.dead_letter_id = l.id where e.tenant_id <> l.tenant_id
 union all select f.task_id, 'fork tenant' from tasks t join forks f on f.task_id = t.id where f.tenant_id <> t.tenant_id
 union all select h.step_id, 'shared step tenant' from steps s join shared_steps h on h.step_id = s.id
-    where (h.task_id, h.tenant_id) <> (s.task_id, s.tenant_id);
+    where (h.task_id, h.tenant_id) <> (s.task_id, s.tenant_id)
+union all select c.step_id, 'model call tenant' from steps s join model_calls c on c.step_id = s.id
+    where (c.task_id, c.tenant_id) <> (s.task_id, s.tenant_id);
 
 -- I25: safety: needs go from lower to higher rank, so no cycle is possible
 select d.step_id, 'rank' from dependencies d join steps s on s.id = d.step_id join steps n on n.id = d.needs_id where n.rank >= s.rank;
@@ -111,6 +113,12 @@ where l.state = 'redriven' and s.epoch <= l.epoch + 1 or l.state = 'discarded' a
 
 -- I37: safety: bytes that were written anew as a message are no open dead letter any more
 select l.id, l.state from dead_letters l join dead_letter_edits e on e.dead_letter_id = l.id where l.step_id is null and l.state <> 'redriven';
+
+-- I41: safety: what the journal says of a call to a model can be read
+select c.step_id, c.epoch || '.' || c.ordinal from steps s join model_calls c on c.step_id = s.id
+where not exists (select 1 from artifacts a where a.tenant_id = c.tenant_id and a.sha256 = c.request_sha256)
+    or c.response_sha256 is not null and not exists (
+        select 1 from artifacts a where a.tenant_id = c.tenant_id and a.sha256 = c.response_sha256);
 
 -- I27: liveness: a lease that lapsed is recovered within the target
 select s.id, 'lapsed ' || s.lease_until from steps s where s.lease_until < clock_timestamp() - interval '10 seconds';

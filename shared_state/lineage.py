@@ -25,7 +25,7 @@ class Lineage:
     """The task's input, and the accepted outputs of the steps that one step needs, directly or through others.
 
     Read when asked for; the same at every attempt, since a step begins when all of them are accepted and an accepted
-    output never changes.
+    output never changes. (An optional step that was given up may be redriven later: then there is one more.)
     """
 
     def __init__(self, engine: Engine, tenant: str, step_id: UUID) -> None:

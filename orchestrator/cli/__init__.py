@@ -46,6 +46,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "teams list": ("installation:list_teams", "List the teams that tasks can name."),
     "teams show": ("installation:show_team", "Show one team: NAME, or NAME@DIGEST."),
     "teams apply": ("teams:apply", "Read a directory of teams, check them, and make them the current ones."),
+    "teams copy": ("teams:copy", "Copy a built-in team's file and prompts into a folder, to change them there."),
     "api": ("serve:api", "Serve the HTTP API."),
     "worker": ("serve:worker", "Run one worker process; for all roles unless some are named."),
     "loops": ("serve:loops", "Run the background loops: relay, sweeper, stager, pruner."),
@@ -60,7 +61,7 @@ _GROUPS: Mapping[str, str] = {
     "dead-letters": "What was given up on: list, counts, codes, show, edit, redrive, discard, note, export.",
     "questions": "What steps ask of people: list, answer.",
     "workers": "Worker processes.",
-    "teams": "Teams: list, show, apply.",
+    "teams": "Teams: list, show, apply, copy.",
     "keys": "API keys: create, list, revoke.",
 }
 _WITHOUT_A_VERB: Mapping[str, str] = {"workers": "list"}

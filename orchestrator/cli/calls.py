@@ -17,25 +17,31 @@ def show_calls(calls: Sequence[ModelCallBodies]) -> None:
     """Of each call what its request has that the one before had not, then the answer: the conversation, once."""
     if not calls:
         output.line("no model calls")
-    before: list[Any] = []
+    told: dict[str, list[Any]] = {}
     for call in calls:
         output.heading(f"turn {_head(call)}")
         messages = call["request"]["messages"]
-        fresh = messages[len(before) :] if messages[: len(before)] == before else messages
-        if not before or fresh is messages:
+        known = _common(told.get(call["agent"], []), messages)
+        if not known:
             output.line(f"settings: {json.dumps(call['settings'])}")
             output.line(f"may call: {', '.join(tool['name'] for tool in call['request']['tools'])}")
-        before = messages
-        for message in fresh:
+        for message in messages[known:]:
             _show(message)
         if call["response"] is not None:
             _show(call["response"])
+        told[call["agent"]] = [*messages, call["response"]]
+
+
+def _common(before: Sequence[Any], messages: Sequence[Any]) -> int:
+    """How many messages they begin with alike."""
+    pairs = enumerate(zip(before, messages, strict=False))
+    return next((place for place, (old, new) in pairs if old != new), min(len(before), len(messages)))
 
 
 def _head(call: ModelCall) -> str:
     return (
-        f"{call['epoch']}.{call['ordinal']} {call['model']}: {call['ending']}, {call['input_tokens']} tokens read, "
-        f"{call['output_tokens']} written, {call['seconds']:.1f} s"
+        f"{call['epoch']}.{call['ordinal']} of {call['agent']} with {call['model']}: {call['ending']}, "
+        f"{call['input_tokens']} tokens read, {call['output_tokens']} written, {call['seconds']:.1f} s"
     )
 
 

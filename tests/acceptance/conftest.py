@@ -9,6 +9,7 @@ import pytest
 import redis as redis_client
 
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.providers.scripted import ScriptedProvider
 
 from ..conftest import create_database
 from .house import House
@@ -46,3 +47,10 @@ def make_house(
         for house in made:
             assert house.violations("safety") == []
             assert house.violated() == []
+
+
+@pytest.fixture
+def provider() -> Iterator[ScriptedProvider]:
+    """A model provider on loopback."""
+    with ScriptedProvider() as provider:
+        yield provider

@@ -5,10 +5,9 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -16,20 +15,13 @@ import psutil
 import pytest
 
 from tests.providers.asked import Ask
-from tests.providers.models import NAME, talkers
+from tests.providers.models import NAME, calculating, steps, talkers
 from tests.providers.scripted import Refuse, Said, Say, ScriptedProvider
 
 from .conftest import MakeHouse
 from .house import House
 
-TURNS = 12
 CANARY = "canary-" + secrets.token_hex(12)
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +35,6 @@ def apply(house: House, provider: ScriptedProvider, **agent: Any) -> None:
     house.apply(talkers(provider.url, api_key=f"file:{house.folder / 'key'}", **agent))
 
 
-def steps(*numbers: int) -> list[dict[str, Any]]:
-    return [{"id": f"s{number}", "agent": "find", "input": {"number": number}} for number in numbers]
-
-
 def usage(house: House, task: UUID) -> dict[str, int]:
     sql = """select count(*) as calls, sum(input_tokens)::int as read, sum(output_tokens)::int as written
         from model_calls where task_id = %(task)s"""
@@ -55,18 +43,6 @@ def usage(house: House, task: UUID) -> dict[str, int]:
 
 def answer(number: int) -> Say:
     return Say(calls=[("answer", {"number": number, "words": "found"})])
-
-
-def calculating(turns: int, seconds: float = 0.0) -> Callable[[Ask], Said]:
-    """Another sum each turn, then the answer."""
-
-    def script(ask: Ask) -> Said:
-        done = len(ask.results)
-        if done < turns - 1:
-            return Say(calls=[("calculate", {"expression": f"{done} + 1"})], seconds=seconds)
-        return Say(calls=[("answer", {"number": done, "words": "found"})], seconds=seconds)
-
-    return script
 
 
 def everything(house: House) -> list[str]:
@@ -79,56 +55,32 @@ def everything(house: House) -> list[str]:
     return texts + [gzip.decompress(body).decode() if body[:2] == b"\x1f\x8b" else repr(body) for body in bodies]
 
 
-@pytest.mark.timeout(180)
-def test_a_worker_killed_at_every_turn_pays_nothing_twice(
-    make_house: MakeHouse, provider: ScriptedProvider, tmp_path: Path
-) -> None:
-    """Every other time while a request is on its way, else just when its answer is in the journal."""
-    house = make_house("k0", lease_seconds=20.0)
-    (house.folder / "key").write_text("a key")
-    apply(house, provider)
-    provider.on(lambda ask: True, calculating(TURNS, seconds=0.25))
-    task = house.submit(steps(1), team=NAME)
-    in_flight: Counter[int] = Counter()
-    for turn in range(TURNS):
-        if turn % 2:
-            written = "select 1 from model_calls where task_id = %(task)s offset %(turn)s"
-            house.until(lambda: house.query(written, task=task, turn=turn), f"turn {turn} is written down", 20)
-        else:
-            house.until(lambda: any(len(ask.results) == turn for ask in provider.ledger), f"turn {turn} is asked", 20)
-            in_flight[turn] += 1
-        house.kill(f"k{turn}")
-        house.expire(f"k{turn}")
-        house.start_workers(f"k{turn + 1}", lease_seconds=20.0)
-    ended = house.wait(task, 30)
-    assert ended["state"] == "succeeded"
-    asked = Counter(len(ask.results) for ask in provider.ledger)
-    assert set(asked) == set(range(TURNS))
-    # A kill when an answer has just been written may find the next request on its way.
-    assert all(asked[turn] <= 1 + in_flight[turn] + (turn % 2 == 0 and turn > 0) for turn in asked), asked
-    assert asked.total() <= TURNS + TURNS
-    assert usage(house, task)["calls"] == TURNS
-
-
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_hundred_calls_at_once_in_one_worker(
     house: House, provider: ScriptedProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The first hundred are answered only when all have been asked; how long calls of a second take is printed."""
     apply(house, provider)
-    provider.on(lambda ask: True, lambda ask: Say(calls=answer(1).calls, seconds=1.0))
+    provider.say(answer(0))
     house.wait(house.submit(steps(0), team=NAME))
     process = psutil.Process(house.pid("w1"))
     before = process.memory_info().rss
+    together = threading.Barrier(100)
+
+    def wait_for_all(ask: Ask) -> Said:
+        together.wait(60)
+        return answer(1)
+
+    provider.on(lambda ask: True, wait_for_all, times=100)
+    house.wait(house.submit(steps(*range(1, 101)), team=NAME), 60)
+    provider.on(lambda ask: True, Say(calls=answer(1).calls, seconds=1.0))
     began = time.monotonic()
-    task = house.submit(steps(*range(1, 101)), team=NAME)
-    house.wait(task)
+    house.wait(house.submit(steps(*range(1, 101)), team=NAME), 60)
     took = time.monotonic() - began
     grown = (process.memory_info().rss - before) / 2**20
-    assert max(ask.at for ask in provider.ledger[1:]) - min(ask.at for ask in provider.ledger[1:]) < 1.0 + took
     with capsys.disabled():
         print(f"\n100 calls of 1 s in one worker: {took:.2f} s, memory of the process + {grown:.0f} MiB")
     assert grown < 60
-    assert took < 2.5
 
 
 def forever(ask: Ask) -> Said:

@@ -18,7 +18,7 @@ from contracts.teams import Agent, Team
 from orchestrator.cli import main
 from shared_state.artifacts import ArtifactStore
 from shared_state.engine import transaction
-from shared_state.teams import queues_of_teams
+from shared_state.teams import head_digest, load_team, queues_of_teams
 
 from .api_server import LiveApi, apply_team, claim, finish, settle
 
@@ -256,6 +256,19 @@ def test_a_worker_of_nothing_does_not_start(program: Run, engine: Engine) -> Non
     assert "far-away" in program("worker", "nope", code=2).stderr
     with transaction(engine) as connection:
         assert queues_of_teams(connection) == {"far-away"}
+
+
+def test_a_built_in_team_is_copied_to_be_changed(run: Run, tmp_path: Path, engine: Engine) -> None:
+    said = run("teams", "copy", "assistant", "mine").stdout.split()
+    assert said == [str(Path("mine") / name) for name in ("plan.md", "review.md", "team.toml", "work.md")]
+    prompt = tmp_path / "mine" / "work.md"
+    prompt.write_text("Be brief.\n" + prompt.read_text())
+    assert run("teams", "apply", "mine").stdout.startswith("assistant ")
+    with transaction(engine) as connection:
+        team = load_team(connection, "default", head_digest(connection, "default", "assistant"))
+    assert team.prompts["work"].startswith("Be brief.")
+    assert "there is already" in run("teams", "copy", "assistant", "mine", code=2).stderr
+    assert "there are assistant, diagnostics, survey" in run("teams", "copy", "nobody", "other", code=2).stderr
 
 
 def test_check_says_what_is_missing_for_a_model(run: Run) -> None:

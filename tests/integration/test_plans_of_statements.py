@@ -15,7 +15,7 @@ from tests.integration.driver import Driver
 
 HOT = (
     "accept", "accept_plan", "approve", "claim", "create_steps", "create_tasks", "expired", "heartbeat", "lock_tasks",
-    "propose", "settle_tasks", "stage", "wake",
+    "propose", "record_call", "settle_tasks", "stage", "view_conversation", "wake",
 )  # fmt: skip
 
 

@@ -57,11 +57,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Served:
-    """One line of the ledger; `sent` is false where the client had gone before the answer was out."""
+    """What became of a request; `sent` is false where the client had gone before the answer was out."""
 
     ask: Ask
     said: Said
     sent: bool
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class ScriptedProvider:
@@ -142,19 +144,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Refuse(404))
             return
         ask, said = taken
+        answer = None if isinstance(said, Refuse) else _answer_of(ask, said, len(raw))
         try:
             if isinstance(said, Refuse):
                 self._send(said)
-            else:
-                self._answer(ask, said, len(raw))
+            elif answer is not None:
+                time.sleep(said.seconds)
+                self._answer(ask, answer)
             sent = True
         except OSError:  # the client has gone
             sent, self.close_connection = False, True
-        self.server.provider.served.append(Served(ask, said, sent))
+        tokens = (answer.input_tokens, answer.output_tokens) if answer else (0, 0)
+        self.server.provider.served.append(Served(ask, said, sent, *tokens))
 
-    def _answer(self, ask: Ask, say: Say, size: int) -> None:
-        time.sleep(say.seconds)
-        answer = _answer_of(ask, say, size)
+    def _answer(self, ask: Ask, answer: Answer) -> None:
         if not ask.stream:
             self._send(Refuse(200, json.dumps(whole(ask, answer))))
             return

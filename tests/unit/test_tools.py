@@ -17,6 +17,7 @@ from contracts.teams import Role
 from contracts.testing import HeldArtifacts
 from shared_state.lineage import Accepted
 from workers.llm.tools import ANSWER_LIMIT_BYTES, TOOLS, Called, Desk, Sources, Tool, call, find_tools
+from workers.llm.tools.answers import Success
 
 
 class NothingBefore:
@@ -149,6 +150,29 @@ def test_an_answer_fits_whatever_is_in_it() -> None:
     assert rest["data"]["sources"][0]["source"].startswith("artifact:")
 
 
+def test_matches_fit_whatever_is_around_them() -> None:
+    held = HeldArtifacts()
+    ref = held.put(("needle" + "\1" * 200).encode() * 30, "text/plain")
+    at = desk({"file": ref.model_dump()}, artifacts=held)
+    first = ask("search_sources", at, text="needle", source=f"artifact:{ref.sha256}")
+    shown = len(first["data"]["matches"])
+    assert 0 < shown < 20
+    assert first["more"].endswith(f"skip={shown}")
+
+
+def test_an_answer_that_does_not_fit_is_refused() -> None:
+    huge = replace(TOOLS["clock"], run=lambda at, arguments: Success({"text": "x" * ANSWER_LIMIT_BYTES}))
+    called = call(huge, desk(), {})
+    assert (called.code, json.loads(called.text)["code"]) == ("tool.too_large", "tool.too_large")
+
+
+def test_an_artifact_is_listed_once_and_found_by_a_beginning_that_is_its_own() -> None:
+    refs = [{"sha256": "a" * 63 + end, "size_bytes": 1} for end in "001"]
+    names = [each["source"] for each in ask("list_sources", desk(refs))["data"]["sources"]]
+    assert names == ["input", f"artifact:{'a' * 16}", f"artifact:{'a' * 16}"]
+    assert ask("read_source", desk(refs), source=names[1])["code"] == "tool.not_found"
+
+
 def test_only_what_this_step_refers_to_can_be_read() -> None:
     held = HeldArtifacts()
     mine, other = held.put(b"mine"), held.put(b"another task's")
@@ -197,6 +221,10 @@ def test_what_cannot_be_searched_is_named() -> None:
     assert "are not UTF-8 text" in answer["data"]["not_searched"][f"artifact:{picture.sha256[:16]}"]
     assert "there is no artifact" in answer["data"]["not_searched"][f"artifact:{'0' * 16}"]
     assert ask("read_source", at, source=f"artifact:{picture.sha256}")["code"] == "tool.not_text"
+    many = desk([{"sha256": f"{n:02}" * 32, "size_bytes": 64_000_001} for n in range(30)])
+    assert ask("read_source", many, source=f"artifact:{'07' * 32}")["code"] == "tool.not_text"
+    passed_over = ask("search_sources", many, text="x y")
+    assert passed_over["data"]["not_searched"]["and"] == "10 more"
 
 
 def test_it_calculates_and_knows_the_time() -> None:

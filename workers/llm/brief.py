@@ -75,7 +75,8 @@ class Brief:
         said = [self.user]
         said += [f"You asked: {each.question}\nA person answered: {each.answer}" for each in assignment.answers]
         if assignment.feedback:
-            said.append(words_of(assignment.feedback))
+            reviewing = assignment.role is Role.REVIEWER
+            said.append(_about_earlier(assignment.feedback) if reviewing else words_of(assignment.feedback))
         return [ModelRequest(parts=[SystemPromptPart(self.system), UserPromptPart("\n\n".join(said))])]
 
     def body(self, messages: Sequence[Any]) -> dict[str, Any]:
@@ -105,8 +106,23 @@ def make_brief(
 
 def words_of(feedback: Sequence[Reason]) -> str:
     """Why an output was refused, for whoever made it."""
-    said = "\n".join(f"- {each.where + ': ' if each.where else ''}{each.text}" for each in feedback)
-    return f"Your output was refused, and nobody has seen it:\n{said}\nMend that and hand it in again, whole."
+    return (
+        f"Your output was refused, and nobody has seen it:\n{_list(feedback)}\nMend that and hand it in again, whole."
+    )
+
+
+def _about_earlier(feedback: Sequence[Reason]) -> str:
+    """The same for whoever judges what was made of it."""
+    return f"An earlier proposal was refused:\n{_list(feedback)}"
+
+
+def _list(feedback: Sequence[Reason]) -> str:
+    lines = []
+    for each in feedback:
+        where = f"{each.where}: " if each.where else ""
+        expected = f" (expected: {each.expected})" if each.expected else ""
+        lines.append(f"- {where}{each.text}{expected}")
+    return "\n".join(lines)
 
 
 def _step(team: Team, assignment: Assignment) -> str:

@@ -30,6 +30,7 @@ from contracts.assignments import Assignment
 from contracts.context import Progress
 from contracts.errors import Unavailable
 from contracts.outcomes import Failed, Outcome
+from shared_state.crash_points import crash_point
 from shared_state.model_calls import Call, Past, Recorded
 from workers.llm.bounds import Bounds
 from workers.llm.brief import Brief, words_of
@@ -183,7 +184,9 @@ class Talk:
             request=self._redact(sent).encode(),
             response=None if response is None else self._redact(self._dump_response(response)).encode(),
         )
+        crash_point("C10", when=response is not None)
         await self._patiently(lambda: self._journal.write(noted))
+        crash_point("C11", when=response is not None)
         self._bounds.count(past)
         self.log.append(
             f"turn {self._bounds.turns}: {ending.kind}, {usage.input_tokens} tokens read, "
