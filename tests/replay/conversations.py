@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from sqlalchemy import Engine
+
 from contracts.assignments import Assignment
 from contracts.errors import Failure
 from contracts.outcomes import Done, Failed, Outcome
@@ -17,12 +19,13 @@ from contracts.settlements import Return
 from contracts.teams import RetryRule
 from contracts.verdicts import Reason
 from tests.providers.asked import read
-from tests.providers.cassettes import CassetteServer, Entry, Fault
+from tests.providers.cassettes import CassetteServer, Entry, Fault, Plan
 from tests.providers.recordings import Exchange, Truth, grows, truth
 from tests.replay.exchanges import supported
 from tests.replay.stage import LONG_SECONDS, PLENTY, TEAM, Stage, gather_some
 
 PATIENT = TEAM.model_copy(update={"retry": {"default": RetryRule(attempts=100, backoff_seconds=0.0)}})
+SILENCE_SECONDS = 4.0
 OUTPUT_TOOL = "final_result"
 """How the recorded agents called the tools that end their work; with a suffix where there are several."""
 
@@ -32,6 +35,7 @@ class Played:
     agents: int = 0
     calls: int = 0
     """Requests that the server saw."""
+    faults: int = 0
     results: int = 0
     """Recorded results of tools that were found in the next request."""
     failures: list[str] = field(default_factory=list)
@@ -48,8 +52,14 @@ def conversations(cassettes: Sequence[Sequence[Exchange]]) -> list[list[Exchange
     ]
 
 
-async def play(stage: Stage, server: CassetteServer, tapes: Sequence[Sequence[Exchange]]) -> Played:
-    """Each tape is one step: as many attempts as it takes until all of it has been answered, and one turn no more."""
+def run(engine: Engine, tapes: Sequence[Sequence[Exchange]], plan: Plan | None = None) -> Played:
+    """Each tape is one step: as many attempts as it takes until all of it has been answered, and not one turn more."""
+    with CassetteServer(tapes, plan or (lambda tape, number, before: None)) as server:
+        stage = Stage(engine, server.base_url, silence_seconds=SILENCE_SECONDS if plan else 60.0)
+        return stage.run(_play(stage, server, tapes))
+
+
+async def _play(stage: Stage, server: CassetteServer, tapes: Sequence[Sequence[Exchange]]) -> Played:
     assignments = stage.submit([f"c{tape}" for tape in range(len(tapes))])
     played = Played(agents=len(tapes))
 
@@ -61,6 +71,7 @@ async def play(stage: Stage, server: CassetteServer, tapes: Sequence[Sequence[Ex
 
     await gather_some([lambda tape=tape: play_one(tape) for tape in range(len(tapes))])
     played.calls = len(server.ledger)
+    played.faults = sum(entry.broken is not None for entry in server.ledger)
     return played
 
 

@@ -1,18 +1,17 @@
 """Recorded answers with faults before them, through real workers: every task must end in the state that is right."""
 
-import json
 import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 from contracts.teams import Team
 from tests.acceptance.house import House
-from tests.providers.cassettes import Broken, CassetteServer, Fault, repeat_event
+from tests.providers.cassettes import Broken, CassetteServer, Fault, Plan, repeat_event
 from tests.providers.recordings import Exchange, truth
 from tests.replay.exchanges import supported
 from tests.replay.stage import model_of
@@ -61,6 +60,9 @@ class Report:
     """Pieces of text sent twice by streams that mark nothing: nobody can tell them from what the model said twice."""
     failures: list[str] = field(default_factory=list)
 
+    def figures(self) -> dict[str, Any]:
+        return {**vars(self), "faults": dict(self.faults), "states": dict(self.states)}
+
     def lines(self) -> list[str]:
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         states = ", ".join(f"{name} {count}" for name, count in sorted(self.states.items()))
@@ -82,14 +84,28 @@ def ordeal(seed: int, tape: int, exchange: Exchange) -> Ordeal:
     draw = random.Random(f"{seed}:{tape}")
     if tape % 12 == 11:
         return Ordeal((Broken(draw.choice(QUICK)),), endless=True, repeated=None)
-    kinds = [Fault.RATE_LIMIT, Fault.RATE_LIMIT_BARE, Fault.SERVER_ERROR, Fault.HTML, Fault.SILENCE]
-    if exchange.status < 400:
-        kinds += [Fault.CUT_HARD, Fault.CUT_POLITELY]
-    drawn = draw.sample(kinds, draw.choice([1, 1, 2, 3]))
-    faults = tuple(_broken(fault, draw, exchange) for fault in drawn)
+    faults = draw_faults(draw, exchange, draw.choice([1, 1, 2, 3]))
     repeats = exchange.stream and draw.random() < 0.5
     repeated = Broken(Fault.REPEATED_CHUNK, at=draw.random()) if repeats else None
     return Ordeal(faults, endless=False, repeated=repeated)
+
+
+def draw_faults(draw: random.Random, exchange: Exchange, count: int) -> tuple[Broken, ...]:
+    """Different ones, that may come before this exchange's answer."""
+    kinds = [Fault.RATE_LIMIT, Fault.RATE_LIMIT_BARE, Fault.SERVER_ERROR, Fault.HTML, Fault.SILENCE]
+    if exchange.status < 400:  # half of an error is an error
+        kinds += [Fault.CUT_HARD, Fault.CUT_POLITELY]
+    return tuple(_broken(fault, draw, exchange) for fault in draw.sample(kinds, count))
+
+
+def plan_of_conversations(seed: int, tapes: Sequence[Sequence[Exchange]]) -> Plan:
+    """One fault before about every second answer."""
+
+    def plan(tape: int, number: int, before: int) -> Broken | None:
+        draw = random.Random(f"{seed}:{tape}:{number}")
+        return draw_faults(draw, tapes[tape][number], 1)[0] if not before and draw.random() < 0.5 else None
+
+    return plan
 
 
 def _broken(fault: Fault, draw: random.Random, exchange: Exchange) -> Broken:
@@ -193,9 +209,4 @@ def _as_heard(exchange: Exchange, body: bytes) -> Exchange:
         marked = re.search(r'"sequence_number"|"obfuscation"|"type": ?"(message|content_block)_(start|stop)"', event)
         if not (marked and kept and kept[-1] == event):
             kept.append(event)
-    values: dict[str, Any] = {**vars(exchange), "response": gap.join(kept)}
-    return Exchange(**values)
-
-
-def write(reports: Sequence[Report], path: Any) -> None:
-    path.write_text(json.dumps([vars(report) for report in reports], default=dict, indent=1))
+    return replace(exchange, response=gap.join(kept))

@@ -1,12 +1,11 @@
 """Where recordings are played: attempts of an LLM agent by hand, on a real database, against the cassette server."""
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_ai.messages import ModelMessage
@@ -36,6 +35,7 @@ from workers.llm.talk import Talk
 from workers.llm.tools import Desk, Sources, Tool
 from workers.llm.tools.answers import Success
 
+T = TypeVar("T")
 PROVIDERS = {"chat": "openai-chat", "responses": "openai-responses", "messages": "anthropic"}
 HOSTS = {"openrouter.ai": "openrouter", "api.deepseek.com": "deepseek", "api.cerebras.ai": "cerebras"}
 """Providers of the chat dialect that pydantic-ai knows by name and that need no package of their own."""
@@ -106,7 +106,18 @@ class Stage:
     def __post_init__(self) -> None:
         self.driver = Driver(self.engine)
         apply(self.engine, "default", TEAM)
-        self.providers = Providers(load({}, None, {}), os.environ)
+        self.providers = Providers(load({}, None, {}))
+
+    def run(self, playing: Coroutine[Any, Any, T]) -> T:
+        """On an event loop of its own, with its connections closed at the end."""
+
+        async def play() -> T:
+            try:
+                return await playing
+            finally:
+                await self.providers.close()
+
+        return asyncio.run(play())
 
     def submit(self, keys: Sequence[str]) -> dict[str, Assignment]:
         """A task of one step for each key, all of them claimed."""
