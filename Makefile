@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench mutants faults soak bench-curves bench-house bench-flames bench-docs clean requirements schemas
+.PHONY: help demo test check dev bench mutants faults replay soak bench-curves bench-house bench-flames bench-docs clean requirements schemas
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ mutants: $(READY) ## take every guard away, one at a time: some test must notice
 
 faults: $(READY) ## break everything under load, count what is lost, with guards off as well; into build/faults.json and docs/reliability.md
 	$(BIN)/python -m tests.faults --ablation too --document docs/reliability.md
+
+replay: $(READY) ## all recorded traffic of model providers through the model layer, then with faults; into build/replay.json
+	$(BIN)/python -m tests.replay
 
 HOURS ?= 1
 soak: $(READY) ## random faults at half load for HOURS=n: memory, table bloat, nothing lost

@@ -1,56 +1,62 @@
-"""Recorded traffic of model providers: played on loopback, heard by the real client libraries under our model layer."""
+"""Recorded traffic of model providers: played on loopback, heard by the real client libraries under our model layer.
 
-import asyncio
+A part of it, drawn by a seed that is printed and that ORCHESTRATOR_TEST_SEED repeats; `make replay` plays all of it.
+"""
+
+import os
+import random
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from tests.providers.cassettes import CassetteServer
-from tests.providers.recordings import load
-from tests.replay import conversations, exchanges
-from tests.replay.stage import Stage
+from tests.providers.recordings import Exchange, load, truth
+from tests.replay import conversations, exchanges, faults
 
 # The recordings name models that are out of date, and say things that client libraries warn of.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+CASSETTES = 150
+CONVERSATIONS = 40
 
 
-def test_every_recorded_exchange_ends_as_the_recording_says(
-    engine: Engine, test_data: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def seed() -> int:
+    return int(os.environ.get("ORCHESTRATOR_TEST_SEED", random.randrange(10**6)))
+
+
+@pytest.fixture(scope="module")
+def cassettes(test_data: Path) -> list[list[Exchange]]:
+    return list(load(test_data).values())
+
+
+def test_recorded_exchanges_end_as_the_recording_says(
+    engine: Engine, cassettes: list[list[Exchange]], seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cassettes = list(load(test_data).values())
-
-    async def play(server: CassetteServer) -> exchanges.Table:
-        stage = Stage(engine, server.base_url)
-        try:
-            return await exchanges.play(stage, server, cassettes)
-        finally:
-            await stage.providers.close()
-
-    tapes = [[each for each in cassette if exchanges.supported(each)] for cassette in cassettes]
-    with CassetteServer(tapes) as server:
-        table = asyncio.run(play(server))
+    """All that are no plain success, and some that are."""
+    odd = [each for each in cassettes if any(_is_odd(exchange) for exchange in each)]
+    drawn = random.Random(seed).sample([each for each in cassettes if each not in odd], CASSETTES - len(odd))
+    table = exchanges.run(engine, odd + drawn)
     with capsys.disabled():
-        print("", *table.lines(), sep="\n")
+        print(f"\nseed {seed}", *table.lines(), sep="\n")
     assert table.failures == []
-    assert table.counts["passed"] + table.counts["refused"] == table.counts["exchanges"] > 1000
+    assert table.counts["passed"] + table.counts["refused"] == table.counts["exchanges"] >= CASSETTES
+    assert len(table.endings) >= 10
 
 
-def test_recorded_conversations_run_as_whole_agents_with_as_many_calls_as_were_recorded(
-    engine: Engine, test_data: Path, capsys: pytest.CaptureFixture[str]
+def _is_odd(exchange: Exchange) -> bool:
+    return exchanges.supported(exchange) and truth(exchange).ending not in ("answered", "tool_calls")
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["as recorded", "with faults"])
+def test_recorded_conversations_run_as_whole_agents(
+    engine: Engine, cassettes: list[list[Exchange]], seed: int, broken: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tapes = conversations.conversations(list(load(test_data).values()))
-
-    async def play(server: CassetteServer) -> conversations.Played:
-        stage = Stage(engine, server.base_url)
-        try:
-            return await conversations.play(stage, server, tapes)
-        finally:
-            await stage.providers.close()
-
-    with CassetteServer(tapes) as server:
-        played = asyncio.run(play(server))
+    """With exactly as many calls as were recorded, and one more for each fault."""
+    tapes = random.Random(seed).sample(conversations.conversations(cassettes), CONVERSATIONS)
+    played = conversations.run(engine, tapes, faults.plan_of_conversations(seed, tapes) if broken else None)
     with capsys.disabled():
-        print(f"\n{played.agents} conversations as whole agents, {played.calls} calls, as recorded")
+        print(f"\nseed {seed}: {played}")
     assert played.failures == []
-    assert played.calls == sum(len(tape) for tape in tapes) > 300
+    assert played.calls == sum(len(tape) for tape in tapes) + played.faults
+    assert played.results > 20
+    assert (played.faults > 20) == broken

@@ -46,19 +46,18 @@ class Broken:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry:
-    """One request of the ledger. `number` is the exchange's place on its tape, null where the tape had ended; `at` and
-    `answered_at` are the server's monotonic clock. `whole`: the recorded answer went out to its last byte."""
+    """One request of the ledger. `number` is the exchange's place on its tape, null where the tape had ended; `at` is
+    the server's monotonic clock. `whole`: the recorded answer went out to its last byte."""
 
     tape: int
     number: int | None
     at: float
-    answered_at: float
     path: str
     body: bytes
     broken: Broken | None
-    whole: bool
+    whole: bool = False
 
 
 Plan = Callable[[int, int, int], Broken | None]
@@ -76,7 +75,7 @@ class CassetteServer:
 
     def __init__(self, tapes: Sequence[Sequence[Exchange]], plan: Plan = _nothing) -> None:
         self.ledger: list[Entry] = []
-        """In the order in which answers ended."""
+        """In the order of arrival."""
         self._tapes = tapes
         self._plan = plan
         self._played = [0] * len(tapes)
@@ -110,18 +109,26 @@ class CassetteServer:
         """Of one tape."""
         return [entry for entry in self.ledger if entry.tape == tape]
 
-    def take(self, tape: int) -> tuple[int, Exchange, Broken | None] | None:
-        """The next exchange of a tape and what is to go wrong with it; None at its end."""
+    def played(self, tape: int) -> int:
+        """How many places of the tape have had their answer."""
+        return self._played[tape]
+
+    def take(self, tape: int, path: str, body: bytes) -> tuple[Entry, Exchange | None]:
+        """Note a request, and find what the tape has for it; None at its end."""
+        at = time.monotonic()
         with self._lock:
             number = self._played[tape]
             if number >= len(self._tapes[tape]):
-                return None
-            before = self._asked.get((tape, number), 0)
-            self._asked[tape, number] = before + 1
-            broken = self._plan(tape, number, before)
-            if broken is None or broken.fault is Fault.REPEATED_CHUNK:
-                self._played[tape] += 1
-            return number, self._tapes[tape][number], broken
+                entry, exchange = Entry(tape, None, at, path, body, None), None
+            else:
+                before = self._asked.get((tape, number), 0)
+                self._asked[tape, number] = before + 1
+                broken = self._plan(tape, number, before)
+                if broken is None or broken.fault is Fault.REPEATED_CHUNK:
+                    self._played[tape] += 1
+                entry, exchange = Entry(tape, number, at, path, body, broken), self._tapes[tape][number]
+            self.ledger.append(entry)
+        return entry, exchange
 
 
 class _Server(ThreadingHTTPServer):
@@ -146,39 +153,34 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        at = time.monotonic()
         body = self.rfile.read(int(self.headers["Content-Length"]))
         _, _, tape, path = self.path.split("/", 3)
-        taken = self.server.cassettes.take(int(tape))
-        number, broken, whole = None, None, False
+        entry, exchange = self.server.cassettes.take(int(tape), f"/{path}", body)
         try:
-            if taken is None:
+            if exchange is None:
                 error = {"message": "the tape has ended", "type": "invalid_request_error", "code": "tape_ended"}
                 self._send(400, {"Content-Type": "application/json"}, json.dumps({"error": error}).encode())
             else:
-                number, exchange, broken = taken
-                self._play(exchange, broken)
-                whole = broken is None or broken.fault is Fault.REPEATED_CHUNK
+                self._play(exchange, entry)
         except (OSError, _Gone):  # the client has gone, or we have
             self.close_connection = True
-        entry = Entry(int(tape), number, at, time.monotonic(), f"/{path}", body, broken, whole)
-        self.server.cassettes.ledger.append(entry)
+            entry.whole = False
 
-    def _play(self, exchange: Exchange, broken: Broken | None) -> None:
+    def _play(self, exchange: Exchange, entry: Entry) -> None:
         headers, body = dict(exchange.headers), exchange.body
-        match broken:
+        match entry.broken:
             case None:
-                self._send(exchange.status, headers, body)
-            case Broken(fault=Fault.RATE_LIMIT | Fault.RATE_LIMIT_BARE | Fault.SERVER_ERROR):
+                self._send(exchange.status, headers, body, entry)
+            case Broken(fault=Fault.RATE_LIMIT | Fault.RATE_LIMIT_BARE | Fault.SERVER_ERROR) as broken:
                 self._refuse(broken)
             case Broken(fault=Fault.HTML):
                 self._send(200, {"content-type": "text/html"}, HTML)
-            case Broken(fault=Fault.SILENCE):
+            case Broken(fault=Fault.SILENCE) as broken:
                 self._be_silent(broken.seconds)
-            case Broken(fault=Fault.CUT_HARD | Fault.CUT_POLITELY):
+            case Broken(fault=Fault.CUT_HARD | Fault.CUT_POLITELY) as broken:
                 self._cut(exchange, broken)
-            case Broken(fault=Fault.REPEATED_CHUNK):
-                self._send(exchange.status, headers, repeat_event(body, broken.at))
+            case Broken(fault=Fault.REPEATED_CHUNK) as broken:
+                self._send(exchange.status, headers, repeat_event(body, broken.at), entry)
 
     def _refuse(self, broken: Broken) -> None:
         limited = broken.fault is not Fault.SERVER_ERROR
@@ -207,10 +209,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         raise _Gone
 
-    def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Chunked, as streams are and as JSON may be."""
+    def _send(self, status: int, headers: Mapping[str, str], body: bytes, entry: Entry | None = None) -> None:
+        """Chunked, as streams are and as JSON may be. `entry` is that of a recorded answer."""
         self._head(status, headers)
         self._pieces(body)
+        if entry is not None:
+            entry.whole = True
         self.wfile.write(b"0\r\n\r\n")
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:

@@ -36,11 +36,11 @@ def messages(exchange: Exchange) -> list[ModelMessage]:
         if isinstance(part, TextPart | ToolCallPart):
             if not (made and isinstance(made[-1], ModelResponse)):
                 made.append(ModelResponse(parts=[]))
-            made[-1].parts = [*made[-1].parts, part]  # type: ignore[assignment]
+            made[-1].parts = [*made[-1].parts, part]
         else:
             if not (made and isinstance(made[-1], ModelRequest)):
                 made.append(ModelRequest(parts=[]))
-            made[-1].parts = [*made[-1].parts, part]  # type: ignore[assignment]
+            made[-1].parts = [*made[-1].parts, part]
     if not made or isinstance(made[-1], ModelResponse):
         made.append(ModelRequest(parts=[UserPromptPart("Go on.")]))
     return made

@@ -5,16 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import Engine
+
 from contracts.assignments import Assignment
 from contracts.outcomes import Done, Failed, Outcome
 from tests.providers.cassettes import CassetteServer
 from tests.providers.recordings import Exchange, Truth, truth
 from tests.replay.stage import PLENTY, Stage, gather_some
-from workers.llm.endings import Kind, ending_of_error
+from workers.llm.causes import ending_of_error
+from workers.llm.endings import Kind
 
 ONE_TURN = PLENTY.model_copy(update={"turns": 1})
 TOLD = frozenset({"cut_off", "empty", "unknown_tool", "tool_arguments"})
 """Endings after which the model would be told, had it another turn."""
+ROWS = ("cassettes", "exchanges", "streams", "errors", "refusals", "truncations", "passed", "refused", "failed")
 ERRORS = frozenset({"bad_request", "not_found", "rate_limited", "tool_rejected", "malformed", "not_json"})
 """Endings of calls that the provider did not answer, in the status, in the answer or in the middle of a stream."""
 
@@ -26,6 +30,11 @@ class Table:
     """What is refused, and how often."""
     endings: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        counted = {name: self.counts[name] for name in ROWS}
+        endings, refused = dict(self.endings.most_common()), dict(self.refused.most_common())
+        return {**counted, "endings": endings, "refused by name": refused, "failures": self.failures}
 
     def lines(self) -> list[str]:
         names = (
@@ -45,8 +54,15 @@ class Table:
         return made + self.failures[:20]
 
 
-async def play(stage: Stage, server: CassetteServer, cassettes: Sequence[Sequence[Exchange]]) -> Table:
-    """The server's tapes hold, for each cassette, what of it is `supported`."""
+def run(engine: Engine, cassettes: Sequence[Sequence[Exchange]]) -> Table:
+    """What is not supported never reaches the server: its tapes hold the rest of each cassette."""
+    tapes = [[each for each in cassette if supported(each)] for cassette in cassettes]
+    with CassetteServer(tapes) as server:
+        stage = Stage(engine, server.base_url)
+        return stage.run(_play(stage, server, cassettes))
+
+
+async def _play(stage: Stage, server: CassetteServer, cassettes: Sequence[Sequence[Exchange]]) -> Table:
     keys = [f"x{tape}.{place}" for tape, cassette in enumerate(cassettes) for place, _ in enumerate(cassette)]
     assignments = stage.submit(keys)
     outcomes: dict[str, Outcome] = {}
@@ -80,7 +96,7 @@ async def _attempt(stage: Stage, assignment: Assignment, tape: int, exchange: Ex
     if exchange.dialect is not None:
         return await stage.attempt(assignment, tape, exchange, limits=ONE_TURN)
     # Nothing in our layer asks for such a path: the client does so by itself.
-    client: Any = stage.providers.model(stage.agent(tape, exchange, ONE_TURN)).client  # type: ignore[attr-defined]
+    client: Any = stage.providers.model(stage.agent(tape, exchange, ONE_TURN)).client
     try:
         await client.post(exchange.path.removeprefix("/v1"), body=exchange.request, cast_to=object)
     except Exception as error:

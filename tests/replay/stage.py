@@ -1,12 +1,11 @@
 """Where recordings are played: attempts of an LLM agent by hand, on a real database, against the cassette server."""
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_ai.messages import ModelMessage
@@ -36,6 +35,7 @@ from workers.llm.talk import Talk
 from workers.llm.tools import Desk, Sources, Tool
 from workers.llm.tools.answers import Success
 
+T = TypeVar("T")
 PROVIDERS = {"chat": "openai-chat", "responses": "openai-responses", "messages": "anthropic"}
 HOSTS = {"openrouter.ai": "openrouter", "api.deepseek.com": "deepseek", "api.cerebras.ai": "cerebras"}
 """Providers of the chat dialect that pydantic-ai knows by name and that need no package of their own."""
@@ -95,7 +95,7 @@ class RecordedOutputs(Outputs):
 
 @dataclass
 class Stage:
-    """`urls` are the base URLs by tape; `silence_seconds` is what agents wait for a byte."""
+    """`silence_seconds` is how long agents wait for a byte."""
 
     engine: Engine
     base_url: Callable[[int], str]
@@ -106,7 +106,18 @@ class Stage:
     def __post_init__(self) -> None:
         self.driver = Driver(self.engine)
         apply(self.engine, "default", TEAM)
-        self.providers = Providers(load({}, None, {}), os.environ)
+        self.providers = Providers(load({}, None, {}))
+
+    def run(self, playing: Coroutine[Any, Any, T]) -> T:
+        """On an event loop of its own, with its connections closed at the end."""
+
+        async def play() -> T:
+            try:
+                return await playing
+            finally:
+                await self.providers.close()
+
+        return asyncio.run(play())
 
     def submit(self, keys: Sequence[str]) -> dict[str, Assignment]:
         """A task of one step for each key, all of them claimed."""
@@ -115,12 +126,10 @@ class Stage:
         return {each.key: each for each in self.driver.claim(*keys, lease_seconds=LONG_SECONDS)}
 
     def agent(self, tape: int, exchange: Exchange, limits: Limits) -> Agent:
-        dialect = exchange.dialect or "responses"
-        provider = HOSTS.get(exchange.host, PROVIDERS[dialect]) if dialect == "chat" else PROVIDERS[dialect]
         return Agent(
             kind=Kind.LLM,
             prompt="play",
-            model=f"{provider}:{exchange.request.get('model') or 'any'}",
+            model=model_of(exchange),
             base_url=self.base_url(tape),
             settings=Sampling(stream=exchange.stream, silence_seconds=self.silence_seconds),
             limits=limits,
@@ -174,6 +183,13 @@ class Stage:
         for row in rows:
             found.setdefault(row["key"], []).append(row)
         return found
+
+
+def model_of(exchange: Exchange) -> str:
+    """As a team would name the recorded model."""
+    dialect = exchange.dialect or "responses"
+    provider = HOSTS.get(exchange.host, PROVIDERS[dialect]) if dialect == "chat" else PROVIDERS[dialect]
+    return f"{provider}:{exchange.request.get('model') or 'any'}"
 
 
 def _tool(name: str, answers: Answers) -> Tool:

@@ -26,15 +26,8 @@ from tests.providers.asking import request
 from tests.providers.cassettes import Broken, CassetteServer, Fault
 from tests.providers.recordings import Exchange
 from tests.providers.wire import Answer, Call, stream, whole
-from workers.llm.endings import (
-    LONGEST_WAIT_SECONDS,
-    Course,
-    Ending,
-    Kind,
-    ending_of_error,
-    ending_of_response,
-    ending_of_text,
-)
+from workers.llm.causes import LONGEST_WAIT_SECONDS, ending_of_error
+from workers.llm.endings import Course, Ending, Kind, ending_of_response, ending_of_text
 from workers.llm.providers import Providers
 from workers.llm.wire import Fault as WireFault
 from workers.llm.wire import Wrong
@@ -216,11 +209,11 @@ def cases() -> list[Case]:
         "null content": ({"content": None}, "empty"),
         "content in parts, as Mistral's": ({"content": [{"type": "text", "text": "Paris"}]}, "answered"),
         "a call without type, as Mistral's": (
-            {"finish_reason": "tool_calls", "tool_calls": [{"id": "1", "function": {"name": "look", "arguments": "{}"}}]},
+            {"finish_reason": "tool_calls", "tool_calls": [{"id": "1", "function": {"name": "look", "arguments": ""}}]},
             "tool_calls",
         ),
         "a call without arguments": (
-            {"finish_reason": "tool_calls", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look"}}]},
+            {"finish_reason": "stop", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look"}}]},
             "tool_calls",
         ),
     }  # fmt: skip

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "message_stop", "error"})
 _ONCE = frozenset({"message_start", "message_delta", "message_stop", "content_block_start", "content_block_stop"})
 """Events of the messages dialect of which two equal ones in a row are one event sent twice."""
@@ -47,8 +48,7 @@ class Events:
                 yield event
 
     def close(self) -> Iterator[bytes]:
-        """What came after the last blank line: an event if it is a whole one. The half of one is the end of a stream that
-        was cut."""
+        """What came after the last blank line: an event if it is a whole one. Half of one comes of a cut stream."""
         rest, self._rest = self._rest, b""
         with suppress(Unreadable):
             if rest.strip() and self._is_new(rest + b"\n\n"):
@@ -80,6 +80,12 @@ class Events:
         self.count += 1
         self.ended = self.ended or _ends(data)
         return True
+
+
+def begins_as_events(lead: bytes) -> bool:
+    """Whether this may be how a stream of events begins, cut or not."""
+    first = lead.lstrip()[:8]
+    return any(first.startswith(name) or name.startswith(first) for name in _FIELDS)
 
 
 def _data(event: bytes) -> str | None:

@@ -34,7 +34,8 @@ from shared_state.crash_points import crash_point
 from shared_state.model_calls import Call, Past, Recorded
 from workers.llm.bounds import Bounds
 from workers.llm.brief import Brief, words_of
-from workers.llm.endings import Course, Ending, Kind, ending_of_error, ending_of_response, ending_of_text
+from workers.llm.causes import ending_of_error
+from workers.llm.endings import Course, Ending, Kind, ending_of_response, ending_of_text
 from workers.llm.outputs import ASK, Unusable, calls_of, request_of, text_of
 from workers.llm.tools import Called, Desk, ToolCode, call, refuse
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from workers.llm.events import Damaged, Events, Unreadable
+from workers.llm.events import Damaged, Events, Unreadable, begins_as_events
 
 PATHS = ("/chat/completions", "/responses", "/messages")
 _OWN_TOOLS = (None, "function", "custom")
@@ -123,7 +123,7 @@ class _Watched(httpx2.AsyncByteStream):
             raise Fault(Wrong.NOT_JSON, str(unreadable), _lead(lead)) from unreadable
         except Damaged as damaged:
             raise Fault(Wrong.CUT, f"parts of the answer are missing: {damaged}") from damaged
-        if not events.ended and events.count == 0 and lead.strip():
+        if not events.ended and not begins_as_events(lead):
             raise Fault(Wrong.NOT_JSON, "the stream holds no events", _lead(lead))
         if not events.ended:
             raise Fault(Wrong.CUT, "the stream ended before the answer did")
