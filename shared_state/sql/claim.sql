@@ -1,6 +1,9 @@
 -- Take ready (or unclaimed reviewing) steps: only at the epoch the message names, only if nobody moved on since.
 -- The attempt is recorded before anything runs, so that a step that kills its worker still counts its attempts.
-with wanted as (
+-- Where rules are in force (pauses, limits) nothing is taken that was not judged by them before; one row then says so.
+with ruled as materialized (
+    select not %(judged)s::bool and exists (select from rules where tenant_id > '' and ended_at is null) as it
+), wanted as (
     select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch) order by id
 ), locked as (
     select w.*
@@ -14,6 +17,7 @@ with wanted as (
         for update -- guard: row lock
     ) s
     where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) -- guard: claimable
+        and not (select it from ruled) -- guard: ruled
 ), claimed as (
     update steps s
     set state = case s.state when 'ready' then 'running' else 'reviewing' end,
@@ -43,7 +47,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
     case c.state when 'reviewing' then 'reviewer' else c.role end as role,
     case c.state when 'reviewing' then c.reviewer else c.agent end as agent,
     case c.state when 'reviewing' then null else c.reviewer end as reviewer,
-    c.input, c.feedback, c.has_dependents,
+    c.input, c.feedback, c.has_dependents, false as ruled,
     t.team_digest, t.goal, t.traceparent, t.deadline_at as task_deadline_at,
     case c.state when 'reviewing' then
         (select p.body from proposals p where p.step_id = c.id and p.state = 'pending') end as proposal,
@@ -57,4 +61,9 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
         from questions q where q.step_id = c.id and q.state = 'answered') end as answers
 from claimed c
 join tasks t on t.id = c.task_id
-order by c.id;
+union all
+select null, null, null, null, null, null, null, null, null, null, null, null, null, null, it, null, null, null, null,
+    null, null, null
+from ruled
+where it
+order by step_id;
