@@ -39,7 +39,11 @@ def apply(engine: Engine, tenant: str, team: Team) -> str:
             where team_heads.digest <> excluded.digest""",
             tenant=tenant, name=team.name, digest=version,
         )  # fmt: skip
-        limits = [{"agent": name, "concurrency": agent.concurrency} for name, agent in team.agents.items() if agent.concurrency]
+        limits = [
+            {"agent": name, "concurrency": agent.concurrency}
+            for name, agent in team.agents.items()
+            if agent.concurrency
+        ]
         run(connection, "keep_limits", tenant=tenant, team=team.name, limits=json.dumps(limits))
         wake_relay(connection)
     return version

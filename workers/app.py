@@ -178,11 +178,23 @@ class WorkerProcess:
         log.info("worker.stopped", worker=self.name)
 
     def _report(self) -> None:
+        first = True
         while True:
-            self._say("draining" if self._stopping.is_set() else "running")
+            heard = self._say("draining" if self._stopping.is_set() else "running", first=first)
+            first = first and heard is None
+            if heard is not None:
+                self._batcher.peers = heard.peers
+                self._drain_if_asked(heard.drain_requested_by)
             self._check_schema()
             if self._stopping.wait(PRESENCE_SECONDS):
                 return
+
+    def _drain_if_asked(self, by: str | None) -> None:
+        """As on SIGTERM, and with exit status 0: nobody needs to start this worker again."""
+        if by is not None and not self._stopping.is_set():
+            log.info("worker.drained", worker=self.name, by=by)
+            self._stopping.set()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _check_schema(self) -> None:
         """Stop as if told to, where somebody has migrated the database past what this release can work with."""
@@ -196,14 +208,15 @@ class WorkerProcess:
             self._stopping.set()
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _say(self, state: str) -> None:
+    def _say(self, state: str, *, first: bool = False) -> presence.Heard | None:
         try:
-            self._batcher.peers = presence.report(
+            return presence.report(
                 self._engine, self.name, host=socket.gethostname(), pid=os.getpid(), queues=self._queues,
-                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state,
+                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state, first=first,
             )  # fmt: skip
         except OrchestratorError as error:
             log.warning("presence.unavailable", text=error.text)
+            return None
 
 
 def _keep_logging(**_: Any) -> None:

@@ -244,9 +244,7 @@ class _Transaction:
         self._spare = 0
         self._ruled = ruled
 
-    def work(
-        self, connection: Connection, worker: str, lease_seconds: float
-    ) -> Callable[[], list[Assignment] | None]:
+    def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], list[Assignment] | None]:
         """Null where rules are in force and nobody knew."""
         self.roll_back()
         refs = {(ref.id, ref.epoch) for claiming in self._batch.claims for ref in claiming.refs}

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
-from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steps, tasks
+from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steering, steps, tasks
 from orchestrator.api.feed import Feed
 from orchestrator.api.headers import SecurityHeaders
 from orchestrator.api.limits import Limits
@@ -31,6 +31,7 @@ _BODIES: list[type[BaseModel]] = [
     Forking,
     *dead_letters.BODIES,
     questions.Answer,
+    steering.Pausing,
 ]
 
 
@@ -73,7 +74,7 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
         redirect_slashes=False,
     )
     api.state.services = services
-    for router in (tasks.router, events.router, steps.router, dead_letters.router, questions.router):
+    for router in (tasks.router, events.router, steps.router, dead_letters.router, questions.router, steering.router):
         api.include_router(router, prefix="/v1")
     api.include_router(installation.router, prefix="/v1")
     api.include_router(installation.probes, prefix="/v1")

@@ -47,7 +47,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
     case c.state when 'reviewing' then 'reviewer' else c.role end as role,
     case c.state when 'reviewing' then c.reviewer else c.agent end as agent,
     case c.state when 'reviewing' then null else c.reviewer end as reviewer,
-    c.input, c.feedback, c.has_dependents, false as ruled,
+    c.input, c.feedback, c.has_dependents, r.it as ruled,
     t.team_digest, t.goal, t.traceparent, t.deadline_at as task_deadline_at,
     case c.state when 'reviewing' then
         (select p.body from proposals p where p.step_id = c.id and p.state = 'pending') end as proposal,
@@ -59,11 +59,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
     case when c.epoch > 1 then
         (select jsonb_agg(jsonb_build_object('question', q.text, 'answer', q.answer) order by q.answered_at)
         from questions q where q.step_id = c.id and q.state = 'answered') end as answers
-from claimed c
-join tasks t on t.id = c.task_id
-union all
-select null, null, null, null, null, null, null, null, null, null, null, null, null, null, it, null, null, null, null,
-    null, null, null
-from ruled
-where it
-order by step_id;
+from ruled r
+left join (claimed c join tasks t on t.id = c.task_id) on true
+where c.id is not null or r.it
+order by c.id;

@@ -4,6 +4,6 @@
 `NotFound`. Lists are keyset pages: newest first by id, steps by rank and key, teams by name.
 """
 
-from shared_state.views import dead_letters, installation, questions, results, steps, tasks, teams
+from shared_state.views import dead_letters, installation, overview, questions, results, steps, tasks, teams
 
-__all__ = ["dead_letters", "installation", "questions", "results", "steps", "tasks", "teams"]
+__all__ = ["dead_letters", "installation", "overview", "questions", "results", "steps", "tasks", "teams"]
