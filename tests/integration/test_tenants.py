@@ -22,7 +22,7 @@ from shared_state.statements import query
 
 from .api_server import LiveApi, apply_team, claim, settle
 
-PLAN = {"steps": [{"id": "a", "agent": "write"}, {"id": "b", "agent": "owners-writer", "needs": ["a"]}]}
+PLAN = {"steps": [{"id": "a", "agent": "write"}, {"id": "b", "agent": "write", "needs": ["a"]}]}
 OWNERS = Team(name="owners-team", agents={"owners-writer": Agent(call="letters:write", concurrency=3)})
 SECRET = "the owner's own words"
 OPEN = {"/v1/health", "/v1/ready"}
@@ -73,7 +73,7 @@ def owned(api: LiveApi) -> dict[str, str]:
         "question_id": question["id"],
         "sha256": ArtifactStore(api.engine, "default", None).put(SECRET.encode()).sha256,
         "name": OWNERS.name,
-        "agent": "write",
+        "agent": "owners-writer",
     }
 
 
