@@ -114,6 +114,8 @@ class WorkerProcess:
         self._refusal: str | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()
+        self._is_patient = False
+        """Whether nobody waits for the end of a drain, so that everything it holds may finish."""
         register_handlers(self.celery, self._delivery)
 
     def run(self) -> None:
@@ -154,9 +156,12 @@ class WorkerProcess:
             self._outbound.submit(outbox.publish, self._publisher, wakeups)
 
     def _on_shutdown(self, **_: Any) -> None:
-        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped."""
+        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped, unless a
+        person asked for the drain."""
         self._stopping.set()
         self._delivery.drain()
+        if self._is_patient:
+            return
         threading.Thread(target=self._end_late, name="drain", daemon=True).start()
 
     def _end_late(self) -> None:
@@ -190,9 +195,10 @@ class WorkerProcess:
                 return
 
     def _drain_if_asked(self, by: str | None) -> None:
-        """As on SIGTERM, and with exit status 0: nobody needs to start this worker again."""
+        """As on SIGTERM, but that nobody waits; with exit status 0, which says that it need not be started again."""
         if by is not None and not self._stopping.is_set():
             log.info("worker.drained", worker=self.name, by=by)
+            self._is_patient = True
             self._stopping.set()
             os.kill(os.getpid(), signal.SIGTERM)
 

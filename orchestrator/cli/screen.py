@@ -88,16 +88,23 @@ def draw(look: Look, width: int, height: int | None) -> RenderableType:
 
 
 def _fitted(sections: Sequence[Section], width: int, room: int | None) -> list[RenderableType]:
-    """Each section with as many of its rows as there is room for: first the least of each, then the rest in order."""
+    """Each section with as many of its rows as there is room for: first the least of each, then a line between two,
+    then the rest in order."""
     counts = [len(section.rows) for section in sections]
+    airy = True
     if room is not None:
         counts = [min(len(section.rows), section.least) for section in sections]
         spare = room - sum(section.lines(count) for section, count in zip(sections, counts, strict=True))
+        airy = spare >= len(sections) - 1
+        spare -= len(sections) - 1 if airy else 0
         for index, section in enumerate(sections):
             more = max(0, min(spare, len(section.rows) - counts[index]))
             counts[index] += more
             spare -= more
-    return [section.draw(count, width) for section, count in zip(sections, counts, strict=True)]
+    drawn: list[RenderableType] = []
+    for section, count in zip(sections, counts, strict=True):
+        drawn += [*([Text()] if drawn and airy else []), section.draw(count, width)]
+    return drawn
 
 
 def _head(look: Look, width: int) -> Text:

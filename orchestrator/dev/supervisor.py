@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._drained: set[str] = set()
         """Workers that ended because they were told to, by whomever: they stay away until somebody scales again."""
         self._asked_at: float | None = None
+        self._made: Counter[str] = Counter()
         self._changed = True
         forget_counts(settings.data_dir)
 
@@ -231,7 +233,9 @@ class Supervisor:
 
     def _worker(self, name: str, pool: str) -> ProcessPart:
         roles = [] if pool == ALL_ROLES else [pool]
-        return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}")
+        self._made[name] += 1
+        again = f"-{self._made[name]}" if self._made[name] > 1 else ""
+        return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}{again}")
 
     def _process(
         self,

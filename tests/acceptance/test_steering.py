@@ -23,7 +23,7 @@ NAP = 0.05
 
 @pytest.fixture(scope="module")
 def house(make_house: MakeHouse) -> House:
-    house = make_house(*WORKERS)
+    house = make_house(*WORKERS, drain_seconds=1.0)
     plain = ledger.team().model_dump(mode="json")
     limited = {**plain, "name": "limited", "agents": {"noted": {**plain["agents"]["noted"], "concurrency": AT_ONCE}}}
     house.apply(Team.model_validate(plain))
@@ -102,7 +102,7 @@ def test_a_limit_holds_over_workers_that_are_killed(house: House, tmp_path: Path
 
 
 def most_at_once(ledger: Ledger, killed: Sequence[float]) -> int:
-    """Bodies between their lines; one that has no second line ended with its worker, at the latest when that was dead."""
+    """Bodies between their lines; one without a second line ended with its worker, at the latest when that was dead."""
     ended = {(line.step, line.attempt): line.at for line in ledger.lines("ended")}
     moves: list[tuple[float, int]] = []
     for line in ledger.lines("begun"):
@@ -159,8 +159,9 @@ def test_what_is_paused_begins_nothing_and_goes_on_when_resumed(house: House, tm
 
 def test_a_worker_is_drained_from_anywhere(house: House, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
-    task = house.submit(noted(path, 400, seconds=0.3), team="ledger")
-    house.until(lambda: house.running(task, "w1"), "the worker has some of it")
+    longer = 2.5 * house.settings.drain_seconds
+    task = house.submit([*noted(path, 30, prefix="l", seconds=longer), *noted(path, 300, seconds=0.3)], team="ledger")
+    house.until(lambda: any(key.startswith("l") for key in house.running(task, "w1")), "the worker has some of it")
     presence.ask_to_drain(house.engine, "w1", "somebody")
     assert house.exit_code("w1", 20) == 0, house.tail("w1")
     (row,) = house.query("select state, drain_requested_by from workers where name = 'w1'")
