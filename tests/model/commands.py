@@ -125,8 +125,8 @@ class PassDeadline:
 
 
 Command = (
-    Submit | Claim | Settle | Heartbeat | Sweep | ExpireWorker | Relay | Stage | Cancel | Pause | Resume | Redrive | Discard | Answer
-    | Prune | Lapse | Mature | Outdate | PassDeadline
+    Submit | Claim | Settle | Heartbeat | Sweep | ExpireWorker | Relay | Stage | Cancel | Pause | Resume | Redrive
+    | Discard | Answer | Prune | Lapse | Mature | Outdate | PassDeadline
 )  # fmt: skip
 
 

@@ -371,7 +371,7 @@ def _relay(world: World, broker_up: bool) -> tuple[World, Effect]:
     for task in world:
         entries = []
         for entry in task.entries:
-            if entry.parked or task.paused and (entry.late or not entry.published):
+            if entry.parked or (task.paused and (entry.late or not entry.published)):
                 entry = _parked(entry) if task.paused else entry._replace(parked=False)
             if not entry.parked and (entry.late or not entry.published):
                 entry = entry._replace(published=broker_up, late=False)
