@@ -105,6 +105,14 @@ class _Woken:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What a claim has taken. `ruled` are those of the rest that a rule may hold back: `claim_ruled` finds out."""
+
+    assignments: list[Assignment]
+    ruled: list[StepRef]
+
+
+@dataclass(frozen=True)
 class Held:
     """A lease this process holds, with the newest progress of its attempt (JSON) if there is any."""
 
@@ -116,29 +124,32 @@ class Held:
 def claim(connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float) -> list[Assignment]:
     """Take the named steps, in the caller's transaction; those that are not to be had are missing from the answer."""
     claimed = begin_claim(connection, refs, worker=worker, lease_seconds=lease_seconds)()
-    return claim_judged(connection, refs, worker=worker, lease_seconds=lease_seconds) if claimed is None else claimed
+    if not claimed.ruled:
+        return claimed.assignments
+    return [*claimed.assignments, *claim_ruled(connection, claimed.ruled, worker=worker, lease_seconds=lease_seconds)]
 
 
 def begin_claim(
     connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float
-) -> Callable[[], list[Assignment] | None]:
-    """The same, as a transaction's last statement: the answer may be read after the commit, which spares a wait.
-
-    It is null where rules are in force: then nothing was taken, and `claim_judged` is what to call.
-    """
+) -> Callable[[], Claims]:
+    """The same, as a transaction's last statement: the answer may be read after the commit, which spares a wait."""
     read = _send_claim(connection, refs, worker, lease_seconds, judged=False)
 
-    def answer() -> list[Assignment] | None:
+    def answer() -> Claims:
         rows = read()
-        return None if any(row["ruled"] for row in rows) else [assignment_of(row) for row in rows]
+        assignments = [assignment_of(row) for row in rows if row["step_id"] is not None]
+        if not any(row["ruled"] for row in rows):
+            return Claims(assignments, [])
+        taken = {assignment.step_id for assignment in assignments}
+        return Claims(assignments, [ref for ref in refs if ref.id not in taken])
 
     return answer
 
 
-def claim_judged(
+def claim_ruled(
     connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float
 ) -> list[Assignment]:
-    """Take those of the named steps that no rule holds back; the others' entries are parked. Waits for its answers."""
+    """Of steps that a rule may hold back, take those that none does; the others' entries are parked."""
     judged = judge(connection, [ref.id for ref in refs])
     free = [ref for ref in refs if ref.id in judged.free]
     read = _send_claim(connection, free, worker, lease_seconds, judged=True) if free else list

@@ -21,17 +21,13 @@ from contracts.assignments import Assignment
 from contracts.errors import Unavailable
 from contracts.messages import StepRef
 from contracts.settlements import Return
-from shared_state.attempts import Settled, Settling, begin_claim, begin_settle, claim_judged, is_settled
+from shared_state.attempts import Claims, Settled, Settling, begin_claim, begin_settle, claim_ruled, is_settled
 from shared_state.connection import Connection
 from shared_state.engine import retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup
 from workers.slots import Slots
 
 log = structlog.get_logger("batcher")
-
-RULED_SECONDS = 5.0
-"""Rules that were in force (pauses, limits) are taken to be still, for so long; the claim finds out by itself, but it
-takes another transaction then."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,6 @@ class Batcher:
         self._lease_seconds = lease_seconds
         self._publish = publish
         self._arrivals: queue.SimpleQueue[_Claim | _Settle | None] = queue.SimpleQueue()
-        self._ruled_until = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
@@ -169,18 +164,17 @@ class Batcher:
                 return
 
     def _write(self, batch: _Batch) -> None:
+        transaction = _Transaction(self._slots, self._queues, self.peers, batch)
         asked_at = time.monotonic()
-        transaction = _Transaction(self._slots, self._queues, self.peers, batch, ruled=asked_at < self._ruled_until)
         try:
-            claimed = retrying(
+            claims = retrying(
                 self._engine,
                 lambda connection: transaction.work(connection, self._worker, self._lease_seconds),
             )()
+            claimed = [*claims.assignments, *self._claim_ruled(claims.ruled)]
         except BaseException:
             transaction.roll_back()
             raise
-        if claimed is None:
-            claimed = self._claim_judged(transaction)
         settled = transaction.settled()
         written = settled.done | self._earlier(batch, settled)
         self._publish([each for each in settled.wakeups if (each.step_id, each.epoch) not in transaction.taken])
@@ -196,19 +190,20 @@ class Batcher:
             share = shares.get(settling.settling.key, ())
             _answer(settling.then, Written(settling.settling.key in written, Claimed(share, asked_at)))
 
-    def _claim_judged(self, transaction: "_Transaction") -> list[Assignment]:
-        """Rules are in force, so nothing was taken yet. What was settled is committed: a failure here must not undo
-        it, and what it leaves unclaimed is published again."""
-        self._ruled_until = time.monotonic() + RULED_SECONDS
+    def _claim_ruled(self, refs: Sequence[StepRef]) -> list[Assignment]:
+        """What a rule may hold back takes another transaction. The first is committed: a failure here must not undo it,
+        and what it leaves unclaimed is published again."""
+        if not refs:
+            return []
         try:
             return retrying(
                 self._engine,
-                lambda connection: claim_judged(
-                    connection, transaction.named, worker=self._worker, lease_seconds=self._lease_seconds
+                lambda connection: claim_ruled(
+                    connection, refs, worker=self._worker, lease_seconds=self._lease_seconds
                 ),
             )
         except Unavailable as error:
-            log.warning("database.unavailable", text=error.text, claimed=len(transaction.named))
+            log.warning("database.unavailable", text=error.text, claimed=len(refs))
             return []
 
     def _earlier(self, batch: _Batch, settled: Settled) -> set[tuple[UUID, int]]:
@@ -230,11 +225,9 @@ class _Transaction:
     else has moved on, and the claim finds nothing, or a step that has become ready again: that is as good.
     """
 
-    def __init__(self, slots: Slots, queues: frozenset[str], peers: int, batch: _Batch, *, ruled: bool) -> None:
+    def __init__(self, slots: Slots, queues: frozenset[str], peers: int, batch: _Batch) -> None:
         self.taken: frozenset[tuple[UUID, int]] = frozenset()
         """Steps that were to be claimed as they became ready."""
-        self.named: list[StepRef] = []
-        """All that was to be claimed."""
         self.settled: Callable[[], Settled] = lambda: Settled(frozenset(), [])
         self._slots = slots
         self._queues = queues
@@ -242,10 +235,8 @@ class _Transaction:
         self._batch = batch
         self._takers = [each.settling.key for each in batch.settles if each.take_on]
         self._spare = 0
-        self._ruled = ruled
 
-    def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], list[Assignment] | None]:
-        """Null where rules are in force and nobody knew."""
+    def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], Claims]:
         self.roll_back()
         refs = {(ref.id, ref.epoch) for claiming in self._batch.claims for ref in claiming.refs}
         if self._batch.settles:
@@ -255,12 +246,9 @@ class _Transaction:
             self.taken = frozenset((each.step_id, each.epoch) for each in self._choose(writing.expected))
             refs |= self.taken
         if not refs:
-            return list
-        self.named = [StepRef(id=step_id, epoch=epoch) for step_id, epoch in refs]
-        if self._ruled:
-            claimed = claim_judged(connection, self.named, worker=worker, lease_seconds=lease_seconds)
-            return lambda: claimed
-        return begin_claim(connection, self.named, worker=worker, lease_seconds=lease_seconds)
+            return lambda: Claims([], [])
+        named = [StepRef(id=step_id, epoch=epoch) for step_id, epoch in refs]
+        return begin_claim(connection, named, worker=worker, lease_seconds=lease_seconds)
 
     def roll_back(self) -> None:
         self._slots.give(self._spare)

@@ -1,15 +1,23 @@
 -- Take ready (or unclaimed reviewing) steps: only at the epoch the message names, only if nobody moved on since.
 -- The attempt is recorded before anything runs, so that a step that kills its worker still counts its attempts.
--- Where rules are in force (pauses, limits) nothing is taken that was not judged by them before; one row then says so.
-with ruled as materialized (
-    select not %(judged)s::bool and exists (select from rules where tenant_id > '' and ended_at is null) as it
+-- What a rule may hold back (a pause, a limit) is not taken unless it was judged before; a row says that there was such.
+with rules_in_force as materialized (
+    -- Where nobody has paused or limited anything this is all that it costs.
+    select not %(judged)s::bool and exists (select from rules where tenant_id > '' and ended_at is null) as exist
 ), wanted as (
     select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch) order by id
 ), locked as (
-    select w.*
+    select w.*, case when (select exist from rules_in_force) then
+        exists (select from rules r where r.task_id = s.task_id and r.ended_at is null)
+        or exists (
+            select from tasks t
+            join rules r on r.tenant_id = t.tenant_id and r.team_name = t.team_name and r.ended_at is null
+            where t.id = s.task_id
+                and (r.agent is null or r.agent = case s.state when 'reviewing' then s.reviewer else s.agent end))
+        else false end as ruled
     from wanted w
     cross join lateral (
-        select s.state, s.lease_until
+        select s.state, s.lease_until, s.task_id, s.agent, s.reviewer
         from steps s
         where s.id = w.id
             and s.epoch = w.epoch -- guard: epoch
@@ -17,7 +25,6 @@ with ruled as materialized (
         for update -- guard: row lock
     ) s
     where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) -- guard: claimable
-        and not (select it from ruled) -- guard: ruled
 ), claimed as (
     update steps s
     set state = case s.state when 'ready' then 'running' else 'reviewing' end,
@@ -26,6 +33,7 @@ with ruled as materialized (
         lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     from locked l
     where s.id = l.id
+        and not l.ruled -- guard: not ruled
     returning s.*
 ), dequeued as (
     delete from outbox where step_id = any (array(select id from claimed))
@@ -47,7 +55,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
     case c.state when 'reviewing' then 'reviewer' else c.role end as role,
     case c.state when 'reviewing' then c.reviewer else c.agent end as agent,
     case c.state when 'reviewing' then null else c.reviewer end as reviewer,
-    c.input, c.feedback, c.has_dependents, r.it as ruled,
+    c.input, c.feedback, c.has_dependents, r.any as ruled,
     t.team_digest, t.goal, t.traceparent, t.deadline_at as task_deadline_at,
     case c.state when 'reviewing' then
         (select p.body from proposals p where p.step_id = c.id and p.state = 'pending') end as proposal,
@@ -59,7 +67,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
     case when c.epoch > 1 then
         (select jsonb_agg(jsonb_build_object('question', q.text, 'answer', q.answer) order by q.answered_at)
         from questions q where q.step_id = c.id and q.state = 'answered') end as answers
-from ruled r
+from (select exists (select from locked l where l.ruled) as any) r
 left join (claimed c join tasks t on t.id = c.task_id) on true
-where c.id is not null or r.it
+where c.id is not null or r.any
 order by c.id;

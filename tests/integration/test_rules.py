@@ -192,14 +192,18 @@ def test_a_deadline_goes_on_running(driver: Driver) -> None:
     assert driver.task(task)["state"] == "cancelled"
 
 
-def test_a_claim_that_knows_of_no_rules_takes_nothing_and_says_so(driver: Driver) -> None:
-    driver.submit(fan(2))
-    limit(driver, judge=3)
-    refs = [StepRef(id=row["step_id"], epoch=row["epoch"]) for row in driver.ready()]
+def test_a_claim_takes_at_once_what_no_rule_may_hold_and_says_what_is_left(driver: Driver) -> None:
+    paused = driver.submit([{"id": "paused"}])
+    driver.submit([{"id": "limited", "agent": "careful"}, {"id": "free"}])
+    limit(driver, judge=3, careful=3)
+    pause(driver.engine, "default", Target(task_id=paused), *ME)
+    refs = {row["key"]: StepRef(id=row["step_id"], epoch=row["epoch"]) for row in driver.ready()}
     with transaction(driver.engine) as connection:
-        assert begin_claim(connection, refs, worker="w1", lease_seconds=30)() is None
-    assert driver.query("select 1 from attempts") == []
-    assert len(driver.claim()) == 2, "other agents' limits hold nothing"
+        claims = begin_claim(connection, list(refs.values()), worker="w1", lease_seconds=30)()
+    assert keys(claims.assignments) == ["free"]
+    assert {ref.id for ref in claims.ruled} == {refs["paused"].id, refs["limited"].id}
+    assert len(driver.query("select 1 from attempts")) == 1
+    assert parked(driver) == []
 
 
 def test_a_limited_agent_runs_as_often_as_it_may(driver: Driver) -> None:

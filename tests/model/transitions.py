@@ -64,10 +64,9 @@ def _apply(world: World, command: c.Command, team: Team) -> tuple[World, Effect]
             task, sent = follow(_submitted(command, team))
             return (*world, task), Effect(sent=sent)
         case c.Claim(refs=refs, worker=worker):
-            # Where anything is paused everything is judged first, by what is in the queue.
-            ruled = any(task.paused for task in world)
-            world, effect = _on_refs(world, refs, lambda task, ref: _claim(task, ref, worker, ruled))
-            return tuple(_park(task, refs) if task.paused else task for task in world), effect
+            if any(_is_held(task, ref) for task in world for ref in refs):
+                world = tuple(_park(task, refs) if task.paused else task for task in world)
+            return _on_refs(world, refs, lambda task, ref: _claim(task, ref, worker))
         case c.Settle(items=items):
             settlements = dict(items)
             return _on_refs(world, tuple(settlements), lambda task, ref: _settle(task, ref, settlements[ref], team))
@@ -151,9 +150,13 @@ def _pause(task: Task) -> Task:
 
 
 def _park(task: Task, refs: tuple[Ref, ...]) -> Task:
-    """Whatever epoch a message names: its step's entry is looked at."""
+    """The entries of all that a message names, in time or late, once one of them is held back."""
     named = {ref.key for ref in refs if ref.task == task.name}
     return task._replace(entries=tuple(_parked(entry) if entry.key in named else entry for entry in task.entries))
+
+
+def _is_held(task: Task, ref: Ref) -> bool:
+    return task.paused and any(claimable(step) and task.ref(step) == ref for step in task.steps)
 
 
 def _parked(entry: Entry) -> Entry:
@@ -221,12 +224,9 @@ def claimable(step: Step) -> bool:
     )
 
 
-def _claim(task: Task, ref: Ref, worker: str, ruled: bool) -> tuple[Task, frozenset[Ref]] | None:
+def _claim(task: Task, ref: Ref, worker: str) -> tuple[Task, frozenset[Ref]] | None:
     step = task.step(ref.key)
-    if step.epoch != ref.epoch or not claimable(step):
-        return None
-    entry = task.entry(ref.key)
-    if ruled and (task.paused or entry is None or entry.parked):
+    if step.epoch != ref.epoch or not claimable(step) or task.paused:
         return None
     state = StepState.RUNNING if step.state is StepState.READY else StepState.REVIEWING
     held = step._replace(state=state, attempts=step.attempts + 1, lease="held", worker=worker)
