@@ -10,14 +10,16 @@ with recursive wanted as (
             select from rules p
             where p.tenant_id = r.tenant_id and p.team_name = r.team_name and p.ended_at is null
                 and p.concurrency = 0 and (p.agent is null or p.agent = r.agent))
-), progressing as (
-    select w.id, s.task_id, count(*) as count
+), leased as materialized (
+    select s.task_id, case s.state when 'reviewing' then s.reviewer else s.agent end as agent
     from steps s
-    join tasks t on t.id = s.task_id
-    join wanted w on w.tenant_id = s.tenant_id and w.team_name = t.team_name
-        and w.agent = case s.state when 'reviewing' then s.reviewer else s.agent end
-    where s.lease_until is not null and (select count(*) from wanted) > 0
-    group by w.id, s.task_id
+    where s.lease_until > '-infinity' and exists (select from wanted)
+), progressing as (
+    select w.id, l.task_id, count(*) as count
+    from leased l
+    join tasks t on t.id = l.task_id
+    join wanted w on w.tenant_id = t.tenant_id and w.team_name = t.team_name and w.agent = l.agent
+    group by w.id, l.task_id
     union all
     select w.id, o.task_id, count(*)
     from wanted w
@@ -64,6 +66,8 @@ insert into outbox (step_id, epoch, tenant_id, task_id, queue, kind, traceparent
 select k.step_id, k.epoch, k.tenant_id, k.task_id, k.queue, k.kind, k.traceparent, k.created_at, clock_timestamp(), 1,
     k.rule_id
 from taken k
-join steps s on s.id = k.step_id and s.epoch = k.epoch -- while no rule was in force, it may have been claimed
+cross join lateral ( -- after its rule had gone it may have been claimed
+    select s.state, s.lease_until from steps s where s.id = k.step_id and s.epoch = k.epoch offset 0
+) s
 where s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null
 returning step_id, epoch, queue, kind, traceparent, true as published;

@@ -7,13 +7,15 @@ with rules_in_force as materialized (
 ), wanted as (
     select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch) order by id
 ), locked as (
-    select w.*, case when (select exist from rules_in_force) then
-        exists (select from rules r where r.task_id = s.task_id and r.ended_at is null)
-        or exists (
-            select from tasks t
+    select w.*, case when (select exist from rules_in_force) then coalesce(
+            (select true from rules r where r.task_id = s.task_id and r.ended_at is null limit 1),
+            (select true
+            from tasks t
             join rules r on r.tenant_id = t.tenant_id and r.team_name = t.team_name and r.ended_at is null
             where t.id = s.task_id
-                and (r.agent is null or r.agent = case s.state when 'reviewing' then s.reviewer else s.agent end))
+                and (r.agent is null or r.agent = case s.state when 'reviewing' then s.reviewer else s.agent end)
+            limit 1),
+            false)
         else false end as ruled
     from wanted w
     cross join lateral (

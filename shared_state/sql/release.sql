@@ -18,13 +18,15 @@ with recursive named as (
         for update skip locked
     ) k
     where n.rule_id is not null
-        and not exists (select from rules r where r.id = n.rule_id and r.ended_at is null) -- guard: in force
+        and not exists (select from rules r where r.id = n.rule_id and r.ended_at is null offset 0) -- guard: in force
 ), taken as (
     delete from parked where step_id = any (array(select step_id from freed)) returning *
 )
 insert into outbox (step_id, epoch, tenant_id, task_id, queue, kind, traceparent, created_at)
 select k.step_id, k.epoch, k.tenant_id, k.task_id, k.queue, k.kind, k.traceparent, k.created_at
 from taken k
-join steps s on s.id = k.step_id and s.epoch = k.epoch -- while no rule was in force, it may have been claimed
+cross join lateral ( -- after its rule had gone it may have been claimed
+    select s.state, s.lease_until from steps s where s.id = k.step_id and s.epoch = k.epoch offset 0
+) s
 where s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null
 returning step_id;

@@ -92,8 +92,8 @@ def test_a_limit_holds_over_workers_that_are_killed(house: House, tmp_path: Path
     overlap = most_at_once(Ledger(path), killed)
     began = len(Ledger(path).lines("begun"))
     print(f"at most {most} leased and {overlap} bodies at once, of {AT_ONCE}; {began} bodies began")
-    assert most == AT_ONCE, "never more, and the places are used"
-    assert overlap <= AT_ONCE
+    assert most <= AT_ONCE
+    assert overlap == AT_ONCE, "never more, and the places are used"
     assert max(ended_at(house, small)) < ended_at(house, [large])[0]
     assert house.violations() == []
 
