@@ -14,8 +14,8 @@ from shared_state.statements import load
 from tests.integration.driver import Driver
 
 HOT = (
-    "accept", "accept_plan", "admit", "approve", "claim", "create_steps", "create_tasks", "expired", "heartbeat", "judge",
-    "lock_tasks", "park", "propose", "release", "settle_tasks", "stage", "wake",
+    "accept", "accept_plan", "admit", "approve", "claim", "create_steps", "create_tasks", "expired", "heartbeat",
+    "judge", "lock_tasks", "park", "propose", "release", "settle_tasks", "stage", "wake",
 )  # fmt: skip
 
 
