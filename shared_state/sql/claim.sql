@@ -1,25 +1,22 @@
 -- Take ready (or unclaimed reviewing) steps: only at the epoch the message names, only if nobody moved on since.
 -- The attempt is recorded before anything runs, so that a step that kills its worker still counts its attempts.
 -- What a rule may hold back (a pause, a limit) is not taken unless it was judged before; a row says that there was such.
-with rules_in_force as materialized (
-    -- Where nobody has paused or limited anything this is all that it costs.
-    select not %(judged)s::bool and exists (select from rules where tenant_id > '' and ended_at is null) as exist
-), wanted as (
+with wanted as (
     select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch) order by id
 ), locked as (
-    select w.*, case when (select exist from rules_in_force) then coalesce(
-            (select true from rules r where r.task_id = s.task_id and r.ended_at is null limit 1),
-            (select true
-            from tasks t
-            join rules r on r.tenant_id = t.tenant_id and r.team_name = t.team_name and r.ended_at is null
-            where t.id = s.task_id
-                and (r.agent is null or r.agent = case s.state when 'reviewing' then s.reviewer else s.agent end)
-            limit 1),
-            false)
-        else false end as ruled
+    select w.*, case when %(judged)s::bool then false else coalesce((
+            -- Where nobody has paused or limited anything this is a look at an empty index.
+            select true
+            from rules r
+            where r.tenant_id = s.tenant_id and r.ended_at is null
+                and (r.task_id = s.task_id
+                    or r.team_name = (select t.team_name from tasks t where t.id = s.task_id)
+                    and (r.agent is null
+                        or r.agent = case s.state when 'reviewing' then s.reviewer else s.agent end))
+            limit 1), false) end as ruled
     from wanted w
     cross join lateral (
-        select s.state, s.lease_until, s.task_id, s.agent, s.reviewer
+        select s.state, s.lease_until, s.tenant_id, s.task_id, s.agent, s.reviewer
         from steps s
         where s.id = w.id
             and s.epoch = w.epoch -- guard: epoch

@@ -374,3 +374,20 @@ def test_racing_claims_never_take_more_than_the_limit(driver: Driver) -> None:
     assert sorted(begun) == sorted(f"s{n}" for n in range(30)), "each once"
     assert max(most) <= 3
     assert parked(driver) == []
+
+
+def test_a_resumption_and_a_new_version_leave_other_rules_alone(driver: Driver) -> None:
+    one, other = driver.submit([{"id": "one"}]), driver.submit([{"id": "other"}])
+    for target in (Target(task_id=one), Target(task_id=other), Target(team="plain"), Target(team="planned")):
+        pause(driver.engine, "default", target, *ME)
+    resume(driver.engine, "default", Target(task_id=one), "me")
+    resume(driver.engine, "default", Target(team="plain"), "me")
+    left = driver.query("select task_id, team_name from rules where ended_at is null")
+    assert {(row["task_id"], row["team_name"]) for row in left} == {(other, None), (None, "planned")}
+    assert keys(driver.claim()) == ["one"]
+
+    pause(driver.engine, "default", Target(team="plain", agent="work"), *ME)
+    for _ in range(2):
+        limit(driver, judge=3)
+    rules = driver.query("select agent, concurrency from rules where agent is not null and ended_at is null order by 1")
+    assert [(row["agent"], row["concurrency"]) for row in rules] == [("judge", 3), ("work", 0)]

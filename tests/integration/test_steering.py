@@ -157,7 +157,7 @@ def test_the_overview_has_all_of_it(api: LiveApi, client: Client, capsys: pytest
     assert json.loads(say(capsys, "top", "--json"))["moves"] == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (60, 20)])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (100, 30)])
 def test_the_screen_fits(api: LiveApi, client: Client, width: int, height: int) -> None:
     """However much there is to show."""
     for number in range(30):
