@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench mutants faults replay soak bench-curves bench-house bench-flames bench-docs clean requirements schemas
+.PHONY: help demo test check dev bench mutants faults replay soak bench-curves bench-house bench-idle bench-flames bench-docs clean requirements schemas
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ bench-curves: $(READY) ## steps/s against workers, load, plan size and history, 
 
 bench-house: $(READY) ## what starting, importing, HTTP and watching cost, into build/house.json
 	$(BIN)/python -m tests.benchmarks.house
+
+bench-idle: $(READY) ## what an idle dev server costs, by process, into build/idle.json; fails above 6 % of a core
+	$(BIN)/python -m tests.benchmarks.idle
 
 bench-flames: $(READY) ## flame graphs of a worker in W1 and W2, into docs/images (needs py-spy)
 	$(BIN)/python -m tests.benchmarks.flames

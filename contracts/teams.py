@@ -105,6 +105,11 @@ class Agent(Closed):
     memory_mb: int = Field(default=2048, ge=64, le=1_048_576)
     log_bytes: int = Field(default=16_000_000, ge=1024, le=1_000_000_000)
     """How much an attempt may print before it is stopped."""
+    concurrency: int | None = Field(default=None, ge=1, le=100_000, exclude_if=lambda value: value is None)
+    """How many of its steps may run at once, over all tasks of the team and all worker processes; unlimited if null.
+
+    Left out where it is not said: workers of the release before read teams that do not use it.
+    """
     retry: Mapping[str, RetryRule] = Field(default_factory=dict)
     """By code or by the part of it before the dot; what is not named here is looked up in the team's table."""
 

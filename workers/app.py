@@ -131,6 +131,8 @@ class WorkerProcess:
         self._refusal: str | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()
+        self._is_patient = False
+        """Whether nobody waits for the end of a drain, so that everything it holds may finish."""
         register_handlers(self.celery, self._delivery)
 
     def run(self) -> None:
@@ -171,9 +173,12 @@ class WorkerProcess:
             self._outbound.submit(outbox.publish, self._publisher, wakeups)
 
     def _on_shutdown(self, **_: Any) -> None:
-        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped."""
+        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped, unless a
+        person asked for the drain."""
         self._stopping.set()
         self._delivery.drain()
+        if self._is_patient:
+            return
         threading.Thread(target=self._end_late, name="drain", daemon=True).start()
 
     def _end_late(self) -> None:
@@ -197,11 +202,24 @@ class WorkerProcess:
         log.info("worker.stopped", worker=self.name)
 
     def _report(self) -> None:
+        first = True
         while True:
-            self._say("draining" if self._stopping.is_set() else "running")
+            heard = self._say("draining" if self._stopping.is_set() else "running", first=first)
+            first = first and heard is None
+            if heard is not None:
+                self._batcher.peers = heard.peers
+                self._drain_if_asked(heard.drain_requested_by)
             self._check_schema()
             if self._stopping.wait(PRESENCE_SECONDS):
                 return
+
+    def _drain_if_asked(self, by: str | None) -> None:
+        """As on SIGTERM, but that nobody waits; with exit status 0, which says that it need not be started again."""
+        if by is not None and not self._stopping.is_set():
+            log.info("worker.drained", worker=self.name, by=by)
+            self._is_patient = True
+            self._stopping.set()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _check_schema(self) -> None:
         """Stop as if told to, where somebody has migrated the database past what this release can work with."""
@@ -215,14 +233,15 @@ class WorkerProcess:
             self._stopping.set()
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _say(self, state: str) -> None:
+    def _say(self, state: str, *, first: bool = False) -> presence.Heard | None:
         try:
-            self._batcher.peers = presence.report(
+            return presence.report(
                 self._engine, self.name, host=socket.gethostname(), pid=os.getpid(), queues=self._queues,
-                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state,
+                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state, first=first,
             )  # fmt: skip
         except OrchestratorError as error:
             log.warning("presence.unavailable", text=error.text)
+            return None
 
 
 def _store(engine: Engine, bodies: Bodies | None, tenant: str) -> ArtifactStore:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
-from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steps, tasks
+from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steering, steps, tasks
 from orchestrator.api.feed import Feed
 from orchestrator.api.headers import SecurityHeaders
 from orchestrator.api.limits import Limits
@@ -33,6 +33,7 @@ _BODIES: list[type[BaseModel]] = [
     Forking,
     *dead_letters.BODIES,
     questions.Answer,
+    steering.Pausing,
 ]
 
 
@@ -83,7 +84,8 @@ def make_api(
         redirect_slashes=False,
     )
     api.state.services = services
-    for router in (tasks.router, events.router, steps.router, dead_letters.router, questions.router):
+    routers = (tasks, events, steps, dead_letters, questions, steering)
+    for router in (each.router for each in routers):
         api.include_router(router, prefix=PREFIX)
     api.include_router(installation.router, prefix=PREFIX)
     api.include_router(installation.probes, prefix=PREFIX)

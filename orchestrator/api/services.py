@@ -93,6 +93,7 @@ ReaderOnly = Depends(_permitted(Permission.READ))
 Reader = Annotated[Caller, ReaderOnly]
 Operator = Annotated[Caller, Depends(_permitted(Permission.OPERATE))]
 Decider = Annotated[Caller, Depends(_permitted(Permission.DECIDE))]
+Administrator = Annotated[Caller, Depends(_permitted(Permission.ADMINISTER))]
 Body = Annotated[Received, Depends(_body)]
 """Declared after the caller, so that nobody without a key can make us read a body."""
 

@@ -11,6 +11,7 @@ from orchestrator.cli.attempts import show_attempts
 from orchestrator.cli.calls import list_calls, show_calls
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
+from orchestrator.cli.steering import name_of
 from orchestrator.client import Client
 from shared_state.shapes import Task
 
@@ -215,6 +216,7 @@ def show_step(step: str, *, calls: bool = False, json: Json = False) -> None:
         "state",
         "shared_from",
         "degraded",
+        "held",
         "worker",
         "due_at",
         "trace_id",
@@ -248,6 +250,10 @@ def _show(task: Any) -> None:
         shown = f"{origin['task_id']} at step {origin['step']}{edited}, by {origin['actor']}"
         output.facts([("forked from", shown)])
     output.facts([("steps", output.counts(task["step_counts"]))])
+    for pause in task.get("pauses", ()):
+        reason = f": {output.short(pause['reason'])}" if pause["reason"] else ""
+        where = "" if pause["task_id"] else f" ({name_of(pause)})"
+        output.facts([("paused", f"since {output.moment(pause['paused_at'])} by {pause['paused_by']}{where}{reason}")])
     if task["error"]:
         where = f" (step {task['error']['step']})" if "step" in task["error"] else ""
         output.facts([("error", f"{task['error']['code']}: {task['error']['text']}{where}")])

@@ -42,7 +42,7 @@ def make_loops(
         if done.republished:
             # A backlog that nobody has a slot for, or messages that were lost. Apart from recovered leases.
             log.info("backlog.republished", count=done.republished)
-        return done.dispatched > 0
+        return done.found_work
 
     def sweep_pass() -> bool:
         recovered, wakeups = sweep.sweep(engine)

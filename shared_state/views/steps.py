@@ -54,6 +54,7 @@ def read(connection: Connection, tenant: str, step_id: UUID, *, detailed: bool) 
         "model_calls": model_calls.of_step(connection, tenant, step_id),
         "dead_letters": dead_letters.of_step(connection, tenant, step_id),
         "message": history.queue_entry(connection, step_id),
+        "held": history.held(connection, step_id),
         "events": history.events(connection, row["task_id"], step_id, row["key"]),
         "trace_id": _trace_id(row["traceparent"]),
     }

@@ -163,13 +163,22 @@ def _answers(dev: Dev) -> bool:
             return False
 
 
-def test_workers_are_scaled_by_a_file(dev: Dev) -> None:
+def test_workers_are_scaled_and_drained(dev: Dev) -> None:
     ask_for(dev.data_dir, "executor", 1)
     until(lambda: "executor-1" in {part["name"] for part in dev.record()["parts"]})
     pid = dev.part("executor-1")["pid"]
     with dev.client() as client:
         worker = dev.part("executor-1")["worker"]
         until(lambda: worker in {found["name"] for found in client.workers() if found["state"] == "running"})
+        client.drain(worker)
+        until(lambda: not running({pid}), 40)
+        until(lambda: "executor-1 has drained and stays away" in dev.output())
+        until(lambda: dev.part("executor-1") == {})
+        ask_for(dev.data_dir, "executor", 1)
+        until(lambda: bool(dev.part("executor-1").get("pid")))
+        pid, again = dev.part("executor-1")["pid"], dev.part("executor-1")["worker"]
+        assert again != worker
+        until(lambda: again in {found["name"] for found in client.workers() if found["state"] == "running"})
     ask_for(dev.data_dir, "executor", 0)
     until(lambda: not running({pid}), 40)
     assert dev.part("executor-1") == {}

@@ -24,18 +24,26 @@ from shared_state.statements import query
 from .api_server import LiveApi, apply_team, claim, settle
 
 PLAN = {"steps": [{"id": "a", "agent": "write"}, {"id": "b", "agent": "write", "needs": ["a"]}]}
-OWNERS = Team(name="owners-team", agents={"write": Agent(call="letters:write")})
+OWNERS = Team(name="owners-team", agents={"owners-writer": Agent(call="letters:write", concurrency=3)})
 SECRET = "the owner's own words"
 OPEN = {"/v1/health", "/v1/ready"}
 """Routes that need no key and say nothing of anybody."""
-SHARED = {"/v1/workers", "/v1/queues", "/v1/dead-letters/codes", "/v1/teams"}
+SHARED = {"/v1/workers", "/v1/queues", "/v1/dead-letters/codes", "/v1/teams", "/v1/overview"}
 """Routes that show the installation, and teams of the stranger's own: nothing of the owner's may be in them."""
 LISTINGS = {
-    "/v1/tasks", "/v1/questions", "/v1/dead-letters", "/v1/dead-letters/counts", "/v1/dead-letters/export",
+    "/v1/limits", "/v1/pauses", "/v1/tasks", "/v1/questions", "/v1/dead-letters", "/v1/dead-letters/counts",
+    "/v1/dead-letters/export",
 }  # fmt: skip
 BODIES: Mapping[str, Any] = {
     "/v1/tasks/{task_id}/cancel": None,
     "/v1/tasks/{task_id}/fork": {"from": "a"},
+    "/v1/tasks/{task_id}/pause": {},
+    "/v1/tasks/{task_id}/resume": None,
+    "/v1/teams/{name}/pause": {},
+    "/v1/teams/{name}/resume": None,
+    "/v1/teams/{name}/agents/{agent}/pause": {},
+    "/v1/teams/{name}/agents/{agent}/resume": None,
+    "/v1/workers/{name}/drain": None,
     "/v1/questions/{question_id}/answer": {"text": "mine"},
     "/v1/dead-letters/redrive": {"filter": {"reason": "agent.unable"}},
     "/v1/dead-letters/{letter_id}/redrive": {"edit": {"n": 2}},
@@ -82,6 +90,7 @@ def owned(api: LiveApi) -> dict[str, str]:
         "name": OWNERS.name,
         "epoch": str(dead.epoch),
         "ordinal": str(CALL.ordinal),
+        "agent": "owners-writer",
     }
 
 

@@ -61,6 +61,11 @@ SEEDS = {
     "I37": """insert into dead_letter_edits (id, tenant_id, dead_letter_id, editor)
         select gen_random_uuid(), tenant_id, id, 'me' from dead_letters where step_id is null""",
     "I41": "delete from artifacts",
+    "I39": f"""with r as (insert into rules (tenant_id, team_name, agent, concurrency, set_at)
+        values ('default', 'plain', 'work', 1, {LONG_AGO}) returning id)
+        update outbox set limit_id = (select id from r)""",
+    "I40": f"""insert into parked select step_id, epoch, tenant_id, task_id, queue, kind, null, created_at,
+        gen_random_uuid(), {LONG_AGO} from outbox""",
     "I27": f"update steps set lease_until = {LONG_AGO} where key = 'held'",
     "I28": f"update outbox set published_at = null, created_at = {LONG_AGO}",
     "I29": f"update steps set due_at = {LONG_AGO} where key = 'ready'",
@@ -145,6 +150,12 @@ def test_a_row_of_another_tenant_is_detected_in_every_table(busy: Driver, inspec
         query(
             connection,
             """insert into shared_steps select id, 'default', task_id, task_id, id from steps where key = 'done'""",
+        )
+        query(connection, "insert into rules (tenant_id, task_id, concurrency) select 'default', id, 0 from tasks")
+        query(
+            connection,
+            """insert into parked select step_id, epoch, tenant_id, task_id, queue, kind, null, created_at,
+            (select id from rules) from outbox""",
         )
         query(
             connection,

@@ -10,6 +10,7 @@ DATABASE = (
 )
 FORKS = ("tests/unit/test_forks.py", "tests/integration/test_forks.py")
 DEAD_LETTERS = ("tests/integration/test_dead_letters.py",)
+RULES = ("tests/integration/test_rules.py",)
 REFINEMENT = ("tests/integration/test_refinement.py",)
 
 
