@@ -78,6 +78,8 @@ class Publisher:
                     correlation_id=item.headers["id"],
                     retry=False,
                     timeout=ANSWER_SECONDS,
+                    # A queue that was deleted under us: say so, and declare it again the next time.
+                    mandatory=True,
                 )
 
     def _declare(self, channel: Any, queue: str) -> None:
