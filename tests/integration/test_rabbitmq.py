@@ -5,7 +5,7 @@ The acceptance tests run on RabbitMQ with `make test-rabbitmq`.
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,42 +22,31 @@ from .test_broker_worker import KEYS, WorkerProcess, make_message, prove_alive, 
 pytestmark = pytest.mark.skipif(rabbitmq_home() is None, reason=NOT_INSTALLED)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def broker(rabbitmq: RabbitServer) -> RabbitBroker:
     made = RabbitBroker(rabbitmq)
     made.empty()
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def publisher(broker: RabbitBroker) -> Iterator[Publisher]:
     made = Publisher(make_app(Settings(broker_url=broker.url)), KEYS)
     yield made
     made.close()
 
 
-@pytest.fixture
-def start_worker(tmp_path: Path) -> Iterator[Callable[[str], WorkerProcess]]:
-    started: list[WorkerProcess] = []
-
-    def start(url: str) -> WorkerProcess:
-        folder = tmp_path / "worker"
-        folder.mkdir()
-        started.append(WorkerProcess(url, folder))
-        return started[-1]
-
-    yield start
-    for worker in started:
-        worker.end()
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(
-    broker: RabbitBroker, publisher: Publisher, start_worker: Callable[[str], WorkerProcess]
-) -> WorkerProcess:
-    worker = start_worker(broker.url)
-    prove_alive(worker, publisher)
-    return worker
+    broker: RabbitBroker, publisher: Publisher, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """One for all of them: none may end it."""
+    worker = WorkerProcess(broker.url, tmp_path_factory.mktemp("worker"))
+    try:
+        prove_alive(worker, publisher)
+        yield worker
+    finally:
+        worker.end()
 
 
 def test_every_kind_of_garbage_is_stored_and_hurts_nobody(
@@ -95,14 +84,19 @@ def test_queues_deleted_under_everybody(worker: WorkerProcess, broker: RabbitBro
 
 
 def test_a_message_for_a_queue_that_is_gone_is_not_taken_for_published(
-    broker: RabbitBroker, publisher: Publisher
+    rabbitmq: RabbitServer, publisher: Publisher
 ) -> None:
-    publisher.publish([make_message()])
-    broker.empty()
+    """On a queue that nobody consumes, and so nobody declares again."""
+    lonely = make_message(queue="lonely")
+    publisher.publish([lonely])
+    with rabbitmq.channel() as channel:
+        channel.queue_delete("lonely")
     with pytest.raises(Unavailable):
-        publisher.publish([make_message()])
-    publisher.publish([make_message()])
-    assert publisher.queue_depth(["plan", "execute", "nowhere", "review"])["execute"] == 1
+        publisher.publish([lonely])
+    publisher.publish([lonely])
+    assert publisher.queue_depth(["nowhere", "lonely", "not there"]) == {"nowhere": 0, "lonely": 1, "not there": 0}
+    with rabbitmq.channel() as channel:
+        channel.queue_delete("lonely")
 
 
 def test_cut_connections(worker: WorkerProcess, broker: RabbitBroker, publisher: Publisher) -> None:
