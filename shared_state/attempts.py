@@ -224,6 +224,7 @@ def assignment_of(row: Mapping[str, Any]) -> Assignment:
         has_dependents=row["has_dependents"],
         task_deadline_at=row.get("task_deadline_at"),
         traceparent=row.get("traceparent"),
+        waited_seconds=row.get("waited_seconds", 0.0),
     )
 
 

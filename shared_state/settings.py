@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -34,6 +34,7 @@ _DATABASE_SCHEMES = ("postgresql",)
 _BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
 _SECRET_LENGTH = 16
 _ARTIFACT_SCHEMES = ("postgres", "file", "s3")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def masked(url: str) -> str:
@@ -52,6 +53,25 @@ def masked(url: str) -> str:
         quote_via=quote,
     )
     return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+class Listen(NamedTuple):
+    """Where a process listens; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in _LOOPBACK
+
+
+def _checked_listen(text: str) -> Listen:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must have the form HOST:PORT, like 127.0.0.1:9464 or [::1]:9464")
+    return Listen(host, int(port))
 
 
 def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
@@ -124,6 +144,13 @@ class Settings(BaseModel):
     dead_letter_webhook_url: SecretStr | None = None
     """Told of every new dead letter. A secret, since many such addresses hold a token."""
     dead_letter_webhook_secret: SecretStr | None = None
+    metrics_listen: str = ""
+    """HOST:PORT where this process tells of itself; nothing: nowhere."""
+    metrics_token: SecretStr | None = None
+    """What Prometheus has to show, as `Authorization: Bearer TOKEN`."""
+    flower_listen: str = "127.0.0.1:5555"
+    flower_user: str = Field(default="flower", pattern=r"^[A-Za-z0-9._-]{1,60}$")
+    flower_password: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -159,9 +186,16 @@ class Settings(BaseModel):
                 raise ValueError("must name a host, and no user: a receiver knows us by the signature")
         return url
 
-    @field_validator("dead_letter_webhook_secret")
+    @field_validator("metrics_listen", "flower_listen")
     @classmethod
-    def _webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+    def _listen(cls, text: str) -> str:
+        if text:
+            _checked_listen(text)
+        return text
+
+    @field_validator("dead_letter_webhook_secret", "metrics_token", "flower_password")
+    @classmethod
+    def _long_secret(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None and len(secret.get_secret_value()) < _SECRET_LENGTH:
             raise ValueError(f"is shorter than {_SECRET_LENGTH} characters")
         return secret
@@ -184,6 +218,20 @@ class Settings(BaseModel):
             if len(secret.get_secret_value()) < _SECRET_LENGTH:
                 raise ValueError(f"signing_keys: the secret of {name!r} is shorter than {_SECRET_LENGTH} characters")
         return self
+
+    @model_validator(mode="after")
+    def _metrics_are_private(self) -> Self:
+        if self.metrics_listen and self.metrics_token is None and not _checked_listen(self.metrics_listen).is_loopback:
+            raise ValueError("metrics_listen: others can reach it there; set metrics_token, or listen on 127.0.0.1")
+        return self
+
+    @property
+    def metrics_address(self) -> Listen | None:
+        return _checked_listen(self.metrics_listen) if self.metrics_listen else None
+
+    @property
+    def flower_address(self) -> Listen:
+        return _checked_listen(self.flower_listen)
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():

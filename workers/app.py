@@ -24,6 +24,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
 from shared_state.crash_points import crash_point
 from shared_state.engine import make_engine, transaction
+from shared_state.metrics import Pools, make_registry, open_endpoint
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 from shared_state.teams import queues_of_teams
@@ -32,6 +33,7 @@ from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
 from workers.isolation import AttemptRunner
+from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
 log = structlog.get_logger("worker")
@@ -77,6 +79,8 @@ class WorkerProcess:
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
         self._queues = list(queues)
+        registry = make_registry()
+        self._endpoint = open_endpoint(settings, registry)
         self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
         require_served(self._engine)
         _require_used(self._engine, queues)
@@ -98,6 +102,9 @@ class WorkerProcess:
             lease_seconds=settings.lease_seconds,
             publish=self._publish,
         )
+        metrics = WorkerMetrics(registry)
+        metrics.watch(slots, settings.worker_slots)
+        Pools(registry, [("worker", self._engine), ("batcher", self._batch_engine)])
         self._runner = AttemptRunner()
         bodies = open_bodies(settings.artifact_url)
         house = House(
@@ -109,6 +116,7 @@ class WorkerProcess:
             teams=partial(TeamsCache().get, self._engine),
             artifacts=lambda tenant: ArtifactStore(self._engine, tenant, bodies),
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
+            metrics=metrics,
         )
         self._delivery = Delivery(house)
         self._refusal: str | None = None
@@ -175,6 +183,8 @@ class WorkerProcess:
         self._quarantine.stop(5.0)
         presence_thread.join(timeout=2)
         self._say("gone")
+        if self._endpoint is not None:
+            self._endpoint.close()
         log.info("worker.stopped", worker=self.name)
 
     def _report(self) -> None:

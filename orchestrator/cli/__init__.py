@@ -49,6 +49,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "api": ("serve:api", "Serve the HTTP API."),
     "worker": ("serve:worker", "Run one worker process; for all roles unless some are named."),
     "loops": ("serve:loops", "Run the background loops: relay, sweeper, stager, pruner."),
+    "flower": ("flower:flower", "Run Flower: behind a password, for looking only."),
     "migrate": ("database:migrate", "Bring the database's schema to this version's."),
     "check": ("database:check", "Say whether settings, database, broker and teams are right."),
     "verify": ("database:verify", "Check the invariants; prints violations, exits 1 if there are any."),

@@ -14,10 +14,11 @@ from contracts.errors import OrchestratorError, Unavailable
 from orchestrator.child import finish
 from orchestrator.client import Client
 from orchestrator.dev.counts import asked_counts, forget_counts
-from orchestrator.dev.flower import PROGRAM, FlowerAccess
+from orchestrator.dev.flower import FlowerAccess
 from orchestrator.dev.options import ALL_ROLES, Options, merged_counts
 from orchestrator.dev.parts import Part, ProcessPart, ServerPart
-from orchestrator.dev.record import write_record
+from orchestrator.dev.ports import PortOfPart
+from orchestrator.dev.record import write_record, write_targets
 from orchestrator.dev.teams import import_paths
 from orchestrator.dev.watch import Watched
 from orchestrator.logs import RotatingLog
@@ -73,11 +74,14 @@ class Supervisor:
     def start(self, flower: FlowerAccess | None) -> None:
         """Start the API, the loops, the workers and, where wanted, Flower."""
         self.flower = flower
-        self._add(self._process("loops", ["orchestrator", "loops"]))
-        self._add(self._process("api", ["orchestrator", "api"], port=lambda: self.settings.listen_port))
+        self._add(self._process("loops", ["orchestrator", "loops"], metrics=PortOfPart()))
+        self._add(
+            self._process("api", ["orchestrator", "api"], port=lambda: self.settings.listen_port, metrics=PortOfPart())
+        )
         self._scale()
         if flower is not None:
-            self._add(self._process("flower", list(PROGRAM), port=lambda: flower.port, extra=flower.environment))
+            program = ["orchestrator", "flower"]
+            self._add(self._process("flower", program, port=lambda: flower.port, extra=flower.environment))
         self._record()
 
     def await_ready(self) -> None:
@@ -212,7 +216,7 @@ class Supervisor:
 
     def _worker(self, name: str, pool: str) -> ProcessPart:
         roles = [] if pool == ALL_ROLES else [pool]
-        return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}")
+        return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}", metrics=PortOfPart())
 
     def _process(
         self,
@@ -221,10 +225,12 @@ class Supervisor:
         *,
         port: Callable[[], int | None] = lambda: None,
         worker_prefix: str | None = None,
+        metrics: PortOfPart | None = None,
         extra: Callable[[], Mapping[str, str]] = dict,
     ) -> ProcessPart:
         def environment(worker: str) -> dict[str, str]:
-            settings = self.settings.model_copy(update={"worker_name": worker})
+            told = metrics.settle() if metrics is not None else ""
+            settings = self.settings.model_copy(update={"worker_name": worker, "metrics_listen": told})
             return {**_inherited(self._import_paths), **child_environment(settings), **passed_on(os.environ), **extra()}
 
         return ProcessPart(
@@ -235,6 +241,7 @@ class Supervisor:
             RotatingLog(self._logs / f"{name}.log"),
             port=port,
             worker_prefix=worker_prefix,
+            metrics=metrics,
         )
 
     def _record(self) -> None:
@@ -243,6 +250,7 @@ class Supervisor:
         parts = [watched.part.shown() for watched in self._watched.values()]
         try:
             write_record(self.settings, self.key, self.flower.shown() if self.flower else None, parts)
+            write_targets(self.settings.data_dir, parts)
         except OSError as error:
             log.warning("dev.json not written: %s", error.strerror)
 

@@ -45,6 +45,7 @@ select c.id as step_id, c.epoch, c.tenant_id, c.task_id, c.key, c.attempt_count,
     case c.state when 'reviewing' then null else c.reviewer end as reviewer,
     c.input, c.feedback, c.has_dependents,
     t.team_digest, t.goal, t.traceparent, t.deadline_at as task_deadline_at,
+    coalesce(extract(epoch from clock_timestamp() - c.ready_at), 0)::float8 as waited_seconds,
     case c.state when 'reviewing' then
         (select p.body from proposals p where p.step_id = c.id and p.state = 'pending') end as proposal,
     (select jsonb_object_agg(n.key, o.body)
