@@ -143,6 +143,8 @@ class Settings(BaseModel):
     retention_days: int = Field(default=30, ge=1, le=36_500)
     dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)
     """Closed dead letters, and the tasks they belong to, are kept at least this long."""
+    artifact_grace_days: int = Field(default=7, ge=2, le=36_500)
+    """Artifacts that nothing refers to go this long after they were last put: longer than any attempt may take."""
     dead_letter_webhook_url: SecretStr | None = None
     """Told of every new dead letter. A secret, since many such addresses hold a token."""
     dead_letter_webhook_secret: SecretStr | None = None

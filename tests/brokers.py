@@ -200,9 +200,7 @@ def _more() -> dict[str, tuple[amqp.Message, str]]:
         "no properties at all": (amqp.Message(packed.body), UNDECODABLE),
         "no headers": (amqp.Message(packed.body, **{**good, "application_headers": {}}), ENVELOPE),
         "a date among the headers": (
-            amqp.Message(
-                packed.body, **{**good, "application_headers": {**packed.headers, "eta": datetime.now(UTC)}}
-            ),
+            amqp.Message(packed.body, **{**good, "application_headers": {**packed.headers, "eta": datetime.now(UTC)}}),
             ENVELOPE,
         ),
         "a nested table": (

@@ -146,5 +146,5 @@ class RabbitServer:
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
-            "-rabbit channel_tick_interval 1000 +S 1:1",
+            "-rabbit channel_tick_interval 1000 -rabbit quorum_tick_interval 200 +S 1:1",
         }

@@ -25,6 +25,8 @@ ROLE_QUEUES: tuple[str, ...] = tuple(QUEUE_OF_ROLE.values())
 VISIBILITY_SECONDS = 4 * 3600
 """After this long Redis's client hands an unacknowledged message out again. Leases recover work long before; this is
 only the net under a broker that keeps messages nobody will ever acknowledge."""
+HEARTBEAT_SECONDS = 5
+"""A frozen worker goes on being given messages by RabbitMQ until it has missed two of these."""
 _QUORUM = {"x-queue-type": "quorum", "x-consumer-timeout": VISIBILITY_SECONDS * 1000}
 """RabbitMQ (3.12 and newer, by the queue) closes the channel of whoever has not acknowledged for so long; its own half
 an hour is less than a long chain of steps takes."""
@@ -109,6 +111,9 @@ def _broker(url: str, queues: Sequence[str]) -> dict[str, Any]:
         "broker_transport": None if is_redis(url) else "shared_state.broker.amqp_transport:SafeAmqpTransport",
         "broker_transport_options": _redis_options() if is_redis(url) else {"confirm_publish": True},
         "broker_use_ssl": _tls(url),
+        # RabbitMQ alone has them.
+        "broker_heartbeat": HEARTBEAT_SECONDS,
+        "broker_heartbeat_checkrate": 2.0,
         "broker_connection_timeout": 5,
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,

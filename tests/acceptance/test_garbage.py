@@ -26,9 +26,7 @@ def garbage(broker_of_choice: TestBroker) -> list[tuple[Piece, str]]:
     return [piece for name, piece in broker_of_choice.garbage.items() if name != ALL_ROLES_HAVE_IT]
 
 
-def test_garbage_among_good_work(
-    house: House, broker_of_choice: TestBroker, garbage: list[tuple[Piece, str]]
-) -> None:
+def test_garbage_among_good_work(house: House, broker_of_choice: TestBroker, garbage: list[tuple[Piece, str]]) -> None:
     pids = {name: house.pid(name) for name in house.processes}
     tasks = []
     for number in range(TIMES):
