@@ -17,6 +17,7 @@ from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
 from shared_state.migrate import require_served, upgrade
+from shared_state.restore import make_current
 from shared_state.settings import Settings, from_environment, masked
 from shared_state.team_files import find_teams, read_team
 from shared_state.verify import violations
@@ -50,6 +51,17 @@ def migrate() -> None:
     output.line(f"{masked(settings.database_url)} serves this release")
     reason = tenant_wall.weakness(make_engine(settings.database_url, pool_size=0))
     output.line(f"row-level security is NOT in force: {reason}" if reason else "row-level security binds the API")
+
+
+def restored() -> None:
+    """Make a database current that comes out of a backup. Once, after `migrate` and before any part is started."""
+    engine = make_engine(from_environment().database_url, pool_size=0)
+    require_served(engine)
+    done = make_current(engine)
+    output.line(
+        f"{done.leases} leases of the time of the backup are over, {done.steps} open steps go on, "
+        f"{done.events} events are of the past; what workers of before still hold is void"
+    )
 
 
 def verify(*, json: Json = False) -> int:

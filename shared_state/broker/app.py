@@ -53,7 +53,13 @@ def make_app(
 
     A worker must give `quarantine` and `keys`; who only publishes or watches leaves them out.
     """
-    app = Celery("orchestrator", broker=_address(settings.broker_url), set_as_current=False, fixups=[])
+    app = Celery(
+        "orchestrator",
+        broker=_address(settings.broker_url),
+        set_as_current=False,
+        fixups=[],
+        events=None if is_redis(settings.broker_url) else "shared_state.broker.amqp_events:AmqpEvents",
+    )
     app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker(settings.broker_url))
     if quarantine is not None and keys is not None:
         app.conf.worker_consumer = partial(_safe_consumer(), quarantine=quarantine, keys=keys)

@@ -4,6 +4,7 @@ The acceptance tests run on RabbitMQ with `make test-rabbitmq`.
 """
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,22 @@ def test_cut_connections(worker: WorkerProcess, broker: RabbitBroker, publisher:
     prove_alive(worker, publisher_again(publisher))
     wait_for(lambda: broker.waiting() == 0, worker, "everything is acknowledged")
     assert "Couldn't ack" not in worker.log()
+
+
+def test_a_worker_whose_connections_were_dropped_while_it_was_frozen(
+    worker: WorkerProcess, rabbitmq: RabbitServer, broker: RabbitBroker, publisher: Publisher
+) -> None:
+    """What RabbitMQ does to who misses its heartbeats. It wakes up with two dead connections and must not mind."""
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        broker.cut()
+        publisher_again(publisher).publish([make_message()])
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+    prove_alive(worker, publisher)
+    assert make_app(Settings(broker_url=broker.url)).control.ping(timeout=5.0, limit=1)
+    connections = len(rabbitmq.control("list_connections", "pid").splitlines())
+    assert connections < 10, "it does not connect over and over"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificates, is not installed")
