@@ -1,4 +1,4 @@
-"""Make the folder of secrets that docker-compose.yml and deploy/kubernetes mount as files: `python deploy/make_secrets.py`.
+"""Make the folder of secrets that docker-compose.yml and Kubernetes mount as files.
 
 Strong random values, one file each; a file that exists is kept, so running it again changes nothing. The folder is its
 owner's alone. The files in it can be read by all, since a container's user is another one than yours.

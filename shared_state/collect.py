@@ -59,7 +59,7 @@ def collect_artifacts(engine: Engine, bodies: Bodies | None, *, grace_days: floa
 
 
 def unreferenced(engine: Engine, *, grace_days: float) -> list[Candidate]:
-    """Tenants and sha256s, at most `PASS_LIMIT`. Looks through everything that is stored, where anything is old enough."""
+    """Tenants and sha256s, at most `PASS_LIMIT`. Looks through all that is stored, where anything is old enough."""
     with transaction(engine) as connection:
         read_one_moment(connection, timeout_seconds=LOOK_SECONDS)
         if not query(connection, f"select {_OLD} as any", days=grace_days)[0]["any"]:

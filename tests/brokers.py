@@ -14,13 +14,12 @@ from typing import Any, Protocol
 
 import amqp
 import redis as redis_client
-from amqp.exceptions import NotFound
 
 from orchestrator.embedded import EmbeddedRedis
+from shared_state.broker.app import make_queue
 from shared_state.broker.wire import pack
 from tests.integration.test_broker_worker import ENVELOPE, FRAME_KINDS, KEYS, KINDS, LARGE, UNDECODABLE, make_message
 from tests.rabbitmq import RabbitServer
-
 
 Piece = Any
 QUEUES = ("plan", "execute", "review")
@@ -107,6 +106,9 @@ class RabbitBroker:
 
     def lay(self, queue: str, pieces: Sequence[Piece]) -> None:
         with self._server.channel() as channel:
+            # Whoever consumes it may not have declared it yet.
+            arguments = make_queue(self.url, queue).queue_arguments
+            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
             for piece in pieces:
                 channel.basic_publish(piece, routing_key=queue, mandatory=True)
 

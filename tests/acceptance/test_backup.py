@@ -72,7 +72,9 @@ def test_a_backup_under_load_restored_into_an_empty_server(
             assert told(after, done_before[0]) == told(house, done_before[0])
             assert told(after, again)[-1] == "task.succeeded", "what is new is told, after what is old"
             after.until(lambda: after.violations() == [], "nothing is violated")
-            print(f"{len(open_then)} of {len(steady)} tasks went on, {len(late) - len(kept_late)} came after the backup")
+            print(
+                f"{len(open_then)} of {len(steady)} tasks went on, {len(late) - len(kept_late)} came after the backup"
+            )
             after.signal(LOOPS, signal.SIGTERM)
             assert after.exit_code(LOOPS, 15) == 0
 

@@ -30,16 +30,16 @@ from typing import Any, Self
 import yaml
 
 from deploy.make_secrets import make_secrets
+from orchestrator import launch
 from orchestrator.child import Child
 from orchestrator.embedded import postgres as embedded_postgres
 from orchestrator.embedded import redis as embedded_redis
 from orchestrator.embedded.identity import give_directory, postgres_identity
-from orchestrator.launch import Identity
 from orchestrator.logs import RotatingLog
 from tests.deploy.compose import ROOT, Service, read, services
 
 RESTART_SECONDS = 0.1
-"""Docker waits so long before the first restart, and twice as long each time after; a run of ten seconds begins anew."""
+"""Docker waits so long before the first restart, then twice as long each time; a run of ten seconds begins anew."""
 POLL_SECONDS = 0.05
 
 
@@ -128,7 +128,7 @@ class Container:
     def translated(self, text: str) -> str:
         return self._house.translated(text, self)
 
-    def _program(self) -> tuple[list[str], Identity | None]:
+    def _program(self) -> tuple[list[str], launch.Identity | None]:
         words = [self.translated(word) for word in self._found(self.service.command)]
         if self.service.name == "postgres":
             return self._postgres(words)
@@ -142,7 +142,7 @@ class Container:
         first = self._house.program_of(self.service)
         return [first, *words] if first else list(words)
 
-    def _postgres(self, words: list[str]) -> tuple[list[str], Identity | None]:
+    def _postgres(self, words: list[str]) -> tuple[list[str], launch.Identity | None]:
         """What the image does around the command: the cluster, its user and its database; it listens for others."""
         volume = self._house.volume("postgres")
         identity = postgres_identity(volume)
@@ -155,9 +155,7 @@ class Container:
             self._make_cluster(cluster, identity)
         return program, identity
 
-    def _make_cluster(self, cluster: Path, identity: Identity | None) -> None:
-        from orchestrator import launch
-
+    def _make_cluster(self, cluster: Path, identity: launch.Identity | None) -> None:
         environment = self.environment()
         initdb = [str(self._house.postgres_bin / "initdb"), "-D", str(cluster), "-U", environment["POSTGRES_USER"]]
         initdb += [f"--pwfile={environment['POSTGRES_PASSWORD_FILE']}", "--auth=scram-sha-256", "--encoding=UTF8"]

@@ -3,8 +3,6 @@
 The long form, in which each part dies, is `make deploy-by-hand`.
 """
 
-from pathlib import Path
-
 import pytest
 
 from tests.deploy.by_hand import by_hand
@@ -21,4 +19,4 @@ def test_the_services_by_hand_carry_a_task_although_a_worker_dies(tmp_path_facto
         walk.survive_the_end_of(first)
         if "prometheus" not in house.skipped:
             house.until(lambda: walk.targets_up()[0] >= 6, "Prometheus scrapes the API and every process")
-        assert walk.verify() == "no violations"
+        assert walk.violations() == []

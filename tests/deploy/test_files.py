@@ -17,6 +17,7 @@ from deploy.make_secrets import make_secrets
 from shared_state.settings import Settings, load
 from tests.deploy.compose import FILE, ROOT, Service, read, seconds, services
 
+CHECK_COMPOSE = (sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec")
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KEDA = "keda.sh/v1alpha1"
 GRACE_OVER_DRAIN_SECONDS = 10
@@ -48,10 +49,8 @@ SERVICES = {service.name: service for service in services(GIVEN)}
 
 def test_the_compose_files_keep_to_the_specification() -> None:
     checked = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-        + [str(FILE), str(ROOT / "deploy" / "compose.watch.yml")],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [*CHECK_COMPOSE, str(FILE), str(ROOT / "deploy" / "compose.watch.yml")], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
 
 

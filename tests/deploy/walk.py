@@ -3,7 +3,6 @@
 import json
 import time
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 from contracts.errors import OrchestratorError
@@ -11,13 +10,11 @@ from orchestrator.client import Client
 from tests.deploy.by_hand import ByHand, Container
 
 ENDED = ("succeeded", "failed", "cancelled")
-Say = Callable[[str], None]
 
 
 class Walk:
-    def __init__(self, house: ByHand, say: Say = print) -> None:
+    def __init__(self, house: ByHand) -> None:
         self.house = house
-        self.say = say
         (api,) = house.of("api")
         api.run("orchestrator", "teams", "apply", "--built-in")
         words = ("orchestrator", "keys", "create", "--role", "operator", "--name", "by-hand")
@@ -32,7 +29,7 @@ class Walk:
     def ended(self, task_id: str) -> dict[str, Any] | None:
         """The task once it has ended; None before, and while the API is away."""
         try:
-            found = self.client.task(task_id)
+            found: dict[str, Any] = dict(self.client.task(task_id))
         except (OrchestratorError, OSError):
             return None
         return found if found["state"] in ENDED else None
@@ -45,25 +42,25 @@ class Walk:
         assert found["state"] == "succeeded", found
         return time.monotonic() - began
 
-    def throughput(self, tasks: int, steps: int, **given: Any) -> float:
+    def throughput(self, tasks: int, steps: int, agent: str = "echo", **given: Any) -> float:
         """Steps a second."""
         began = time.monotonic()
-        for task_id in [self.task(steps, **given) for _ in range(tasks)]:
+        for task_id in [self.task(steps, agent, **given) for _ in range(tasks)]:
             self.wait(task_id, 300)
         return tasks * (steps + 1) / (time.monotonic() - began)
 
     def survive_the_end_of(self, container: Container) -> float:
         """Kill it with a task in flight, let its policy start it again; seconds until the task has ended."""
         task_id = self.task(20, "sleep", seconds=1.0)
-        counted = self.house.until
-        counted(lambda: self.client.task(task_id)["step_counts"].get("running", 0) > 0, "steps run", 30)
+        until = self.house.until
+        until(lambda: self.client.task(task_id)["step_counts"].get("running", 0) > 0, "steps run", 30)
         before = container.restarts
         container.kill()
         began = time.monotonic()
-        counted(lambda: container.restarts > before and container.pid, f"{container.name} is started again", 30)
+        until(lambda: container.restarts > before and container.pid, f"{container.name} is started again", 30)
         self.wait(task_id)
         if container.service.check:
-            counted(container.is_healthy, f"{container.name} is healthy again", container.service.health_seconds)
+            until(container.is_healthy, f"{container.name} is healthy again", container.service.health_seconds)
         return time.monotonic() - began
 
     def targets_up(self) -> tuple[int, int]:
@@ -73,5 +70,6 @@ class Walk:
             found = json.load(answer)["data"]["activeTargets"]
         return sum(each["health"] == "up" for each in found), len(found)
 
-    def verify(self) -> str:
-        return self.house.of("api")[0].run("orchestrator", "verify").strip()
+    def violations(self) -> list[Any]:
+        found: list[Any] = json.loads(self.house.of("loops")[0].run("orchestrator", "verify", "--json"))
+        return found
