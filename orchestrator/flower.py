@@ -25,6 +25,8 @@ from shared_state.settings import Settings
 
 MAX_TASKS = 10_000
 MAX_BODY_BYTES = 100_000
+_UNANSWERED = frozenset({"conf"})
+"""What our workers do not tell anybody who reaches the broker (shared_state/broker/consumer.py)."""
 _LOOKING = frozenset({"GET", "HEAD"})
 _TABLE = "/tasks/datatable"
 """The one thing that Flower's pages ask for by POST: the list of messages, whose filter is too long for an address."""
@@ -39,6 +41,8 @@ class GuardedFlower(Flower):
         options.persistent = False
         options.max_tasks = MAX_TASKS
         super().__init__(options=options, capp=make_app(settings), **flower_settings)
+        questions = self.inspector.inspect_methods
+        self.inspector.inspect_methods = tuple(each for each in questions if each not in _UNANSWERED)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: object) -> HTTPMessageDelegate:
         """Before any handler of Flower's sees the request; what is refused is not kept in memory either."""

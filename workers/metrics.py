@@ -11,6 +11,7 @@ from contracts.settlements import Approve, Bury, Return
 from contracts.verdicts import Result
 from shared_state.attempts import Settling
 from shared_state.metrics import Names, code_label
+from workers.durations import Duration, Durations
 from workers.slots import Slots
 
 BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -22,10 +23,10 @@ REVIEW = "review"
 class _Phases(NamedTuple):
     """The histograms of one agent."""
 
-    queue: Histogram
-    run: Histogram
-    gate: Histogram
-    commit: Histogram
+    queue: Duration
+    run: Duration
+    gate: Duration
+    commit: Duration
 
 
 class WorkerMetrics:
@@ -34,13 +35,14 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = registry
         self._agents, self._gates = Names(), Names()
-        self._seconds = Histogram(
+        self._seconds = Durations(
             "orchestrator_step_seconds",
             "What a step's time went to: waiting in its queue, its agent's run, its gates, its commit.",
             ["agent", "phase"],
-            buckets=BUCKETS,
-            registry=registry,
+            BUCKETS,
         )
+        if registry is not None:
+            registry.register(self._seconds)
         self._attempts = Counter(
             "orchestrator_attempts",
             "Settled attempts: accepted, proposed, approved, returned (retries and refusals, by code), buried, asked.",
@@ -55,6 +57,18 @@ class WorkerMetrics:
         )
         self._stale = Counter(
             "orchestrator_attempts_stale", "Attempts whose step had moved on when they ended.", registry=registry
+        )
+        calls = ["agent", "model"]
+        self._models = Names()
+        self._calls = Counter(
+            "orchestrator_model_calls", "Calls to models, by how they ended.", [*calls, "ending"], registry=registry
+        )
+        self._call_seconds = Histogram(
+            "orchestrator_model_call_seconds", "How long calls to models take.", calls, buckets=BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self._tokens = Counter(
+            "orchestrator_model_tokens", "Tokens sent to models and received.", [*calls, "direction"], registry=registry
         )
         self._phases_of: dict[str, _Phases] = {}
         self._attempts_of: dict[tuple[str, str, str], Counter] = {}
@@ -74,12 +88,12 @@ class WorkerMetrics:
         assignment, settlement = settling.assignment, settling.settlement
         verdicts = getattr(settlement, "verdicts", ())
         phases = self._phases_of.get(assignment.agent) or self._begin(assignment.agent)
-        phases.queue.observe(assignment.waited_seconds)
+        phases.queue.note(assignment.waited_seconds)
         if settling.record.seconds is not None:
-            phases.run.observe(settling.record.seconds)
+            phases.run.note(settling.record.seconds)
         if verdicts:
-            phases.gate.observe(sum(verdict.seconds for verdict in verdicts))
-        phases.commit.observe(commit_seconds)
+            phases.gate.note(sum(verdict.seconds for verdict in verdicts))
+        phases.commit.note(commit_seconds)
         code = settlement.failure.code if isinstance(settlement, Return | Bury) else ""
         self._count_attempt(assignment.agent, settlement.type, code)
         for verdict in verdicts:
@@ -89,9 +103,19 @@ class WorkerMetrics:
         elif code == "review.rejected":
             self._count_verdict(REVIEW, Result.FAIL)
 
+    def called(
+        self, agent: str, model: str, ending: str, *, seconds: float, input_tokens: int, output_tokens: int
+    ) -> None:
+        """One call to a model has ended. `ending` is one of a closed list."""
+        labels = self._agents.label(agent), self._models.label(model)
+        self._calls.labels(*labels, ending).inc()
+        self._call_seconds.labels(*labels).observe(seconds)
+        self._tokens.labels(*labels, "input").inc(input_tokens)
+        self._tokens.labels(*labels, "output").inc(output_tokens)
+
     def _begin(self, agent: str) -> _Phases:
         label = self._agents.label(agent)
-        phases = _Phases(*(self._seconds.labels(label, phase) for phase in _Phases._fields))
+        phases = _Phases(*(self._seconds.of(label, phase) for phase in _Phases._fields))
         self._phases_of[label] = phases
         return phases
 

@@ -32,6 +32,7 @@ from shared_state.teams import apply
 MARK = "ACCEPTANCE_HOUSE"
 LOOPS = "loops"
 API = "api"
+FLOWER = "flower"
 FAST = {"lease_seconds": 5.0, "sweep_seconds": 0.5, "republish_seconds": 2.0, "verify_seconds": 2.0}
 SIGNING_KEYS = "test:a secret of the tests"
 """The key with which `integration.test_broker_worker` signs its frames."""
@@ -78,19 +79,22 @@ class House:
 
     # Processes
 
-    def start_workers(self, *names: str, **settings: object) -> None:
-        """Start them and wait until each has said that it runs."""
+    def start_workers(self, *names: str, by_role: bool = False, **settings: object) -> None:
+        """Start them and wait until each has said that it runs. `by_role`: each serves the role it is named for."""
         for name in names:
             own = self.settings.model_copy(update={"worker_name": name, **settings})
-            self._start(name, ["-m", "workers"], own)
+            self._start(name, ["-m", "workers", *([name] if by_role else [])], own)
         self.until(lambda: set(names) <= self._reported(names), f"{names} run", 30)
 
-    def start_loops(self) -> None:
-        self._start(LOOPS, ["-m", "orchestrator", "loops"], self.settings)
+    def start_loops(self, **settings: object) -> None:
+        self._start(LOOPS, ["-m", "orchestrator", "loops"], self.settings.model_copy(update=settings))
 
-    def start_api(self) -> None:
+    def start_api(self, **settings: object) -> None:
         """It listens on the port of the settings, once it answers."""
-        self._start(API, ["-m", "orchestrator", "api"], self.settings)
+        self._start(API, ["-m", "orchestrator", "api"], self.settings.model_copy(update=settings))
+
+    def start_flower(self, name: str = FLOWER, **settings: object) -> None:
+        self._start(name, ["-m", "orchestrator", "flower"], self.settings.model_copy(update=settings))
 
     def pid(self, name: str) -> int:
         pid = self.processes[name].pid

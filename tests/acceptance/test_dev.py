@@ -1,5 +1,6 @@
 """`orchestrator dev`: starts everything, mends what dies, scales, and leaves nothing behind."""
 
+import json
 import signal
 import socket
 import stat
@@ -15,6 +16,7 @@ from orchestrator.dev.counts import ask_for
 from orchestrator.embedded import EmbeddedPostgres
 
 from ..conftest import create_database
+from ..scrape import scrape
 from .dev_process import Dev, running, until
 
 TEAM = """
@@ -76,6 +78,20 @@ def test_no_secret_is_on_a_command_line(dev: Dev) -> None:
 def test_flower_wants_its_password(dev: Dev) -> None:
     url = dev.record()["flower"]["url"]
     until(lambda: _status(url) == 401, 30)
+
+
+def test_every_process_tells_of_itself_to_who_has_the_token(dev: Dev) -> None:
+    record = dev.record()
+    token = record["metrics"]["token"]
+    told = {part["name"]: part["metrics"] for part in record["parts"] if part["metrics"]}
+    assert set(told) == {"api", "loops", "worker-1", "worker-2"}
+    for url in (record["metrics"]["url"], *told.values()):
+        assert "orchestrator_" in "".join(scrape(url, token))
+        assert _status(url) == 401
+    targets = json.loads(Path(record["metrics"]["targets"]).read_text())
+    assert {f"http://{each['targets'][0]}/metrics": each["labels"]["process"] for each in targets} == {
+        url: name for name, url in told.items()
+    }
 
 
 def _status(url: str) -> int:

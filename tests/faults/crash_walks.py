@@ -155,6 +155,7 @@ def _forged(queue: str, *, stored: int) -> Callable[[Scene], Course]:
     """A message that a stranger has signed. At least once in the dead letters, whatever happens in between."""
 
     def course(scene: Scene) -> Course:
+        scene.make_team(queue)
         message = Message(id=new_id(), kind=MessageKind.EXECUTE, queue=queue, steps=(StepRef(id=new_id(), epoch=0),))
         stranger = SigningKeys({"test": b"a secret of a stranger, who guesses"})
         scene.broker.lpush(queue, make_frame(pack(message, stranger, "stranger")))

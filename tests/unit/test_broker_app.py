@@ -123,10 +123,3 @@ def test_no_keys_is_a_mistake_that_says_its_remedy() -> None:
 def test_publishing_does_not_load_the_worker() -> None:
     code = "import sys, shared_state.broker.publisher; sys.exit('celery.worker' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_flower_finds_its_application() -> None:
-    code = "from shared_state.broker.flower_app import app; print(app.connection().as_uri())"
-    environment = {"ORCHESTRATOR_BROKER_URL": "redis://:word@10.0.0.1:7/3", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == "redis://:**@10.0.0.1:7/3"

@@ -185,3 +185,28 @@ def test_the_webhooks_address_is_checked_and_kept_secret() -> None:
         assert "T0KEN" not in refused.value.text
     with pytest.raises(Misconfigured):
         load({"ORCHESTRATOR_DEAD_LETTER_WEBHOOK_SECRET": "short"}, None, {})
+
+
+@pytest.mark.parametrize("text", ["9464", ":9464", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "[::1]"])
+def test_where_to_listen_is_a_host_and_a_port(text: str) -> None:
+    for key in ("metrics_listen", "flower_listen"):
+        with pytest.raises(Misconfigured, match=f"{key}: must have the form HOST:PORT"):
+            load({f"ORCHESTRATOR_{key.upper()}": text}, None, {})
+
+
+def test_metrics_that_others_can_reach_need_a_token() -> None:
+    with pytest.raises(Misconfigured, match="metrics_listen: others can reach it there; set metrics_token"):
+        load({"ORCHESTRATOR_METRICS_LISTEN": "0.0.0.0:9464"}, None, {})
+    for listen in ("127.0.0.1:9464", "localhost:9464", "[::1]:9464"):
+        assert load({"ORCHESTRATOR_METRICS_LISTEN": listen}, None, {}).metrics_address is not None
+    both = {"ORCHESTRATOR_METRICS_LISTEN": "0.0.0.0:9464", "ORCHESTRATOR_METRICS_TOKEN": "sixteen characters"}
+    assert load(both, None, {}).metrics_address == ("0.0.0.0", 9464)
+
+
+@pytest.mark.parametrize("key", ["metrics_token", "flower_password"])
+def test_a_short_secret_is_refused_and_none_is_printed(key: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{key}: is shorter than 16 characters"):
+        load({f"ORCHESTRATOR_{key.upper()}": "short"}, None, {})
+    settings = load({f"ORCHESTRATOR_{key.upper()}": "long enough for anybody"}, None, {})
+    assert "long enough" not in str(settings)
+    assert child_environment(settings)[f"ORCHESTRATOR_{key.upper()}"] == "long enough for anybody"
