@@ -11,8 +11,8 @@ from tests.deploy.walk import Walk
 
 @pytest.mark.timeout(180)
 def test_the_services_by_hand_carry_a_task_although_a_worker_dies(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with by_hand(tmp_path_factory.mktemp("by-hand"), ORCHESTRATOR_LEASE_SECONDS="3") as house:
-        walk = Walk(house)
+    folder = tmp_path_factory.mktemp("by-hand")
+    with by_hand(folder, ORCHESTRATOR_LEASE_SECONDS="3") as house, Walk(house) as walk:
         walk.wait(walk.task(10))
         house.add("worker-executor")
         first, _ = house.of("worker-executor")

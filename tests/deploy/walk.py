@@ -3,7 +3,7 @@
 import json
 import time
 import urllib.request
-from typing import Any
+from typing import Any, Self
 
 from contracts.errors import OrchestratorError
 from orchestrator.client import Client
@@ -19,6 +19,12 @@ class Walk:
         api.run("orchestrator", "teams", "apply", "--built-in")
         words = ("orchestrator", "keys", "create", "--role", "operator", "--name", "by-hand")
         self.client = Client(f"http://{api.address}:8080", api.run(*words).split()[-1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
 
     def task(self, steps: int, agent: str = "echo", **given: Any) -> str:
         """A planner-less task of so many steps side by side and a reviewed one that needs them all; its id."""

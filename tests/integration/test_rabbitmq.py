@@ -142,8 +142,10 @@ def test_the_server_is_verified_by_certificate_and_by_name(tmp_path: Path) -> No
 
 
 def answers_questions(broker: RabbitBroker) -> bool:
-    """What is asked while its mailbox is being made anew is lost."""
-    return bool(make_app(Settings(broker_url=broker.url)).control.ping(timeout=1.0, limit=1))
+    """What is asked while its mailbox is being made anew is lost. On a connection of its own: the pool's may be cut."""
+    app = make_app(Settings(broker_url=broker.url))
+    with app.connection_for_write() as connection:
+        return bool(app.control.ping(timeout=1.0, limit=1, connection=connection))
 
 
 def publish_once(url: str) -> None:
