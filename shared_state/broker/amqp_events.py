@@ -2,7 +2,8 @@
 
 Celery sends its heartbeat with a retry that reconnects inside the publish. The exchange it declares there stays bound
 to the old channel, so it fails and reconnects for ever, thousands of times a second, on the event loop's own thread: a
-worker that was frozen, or saw RabbitMQ restarted, would never take a message again.
+worker that was frozen until RabbitMQ hung up would never take a message again (tests/acceptance/test_frozen_worker.py
+on RabbitMQ shows it).
 """
 
 from typing import Any
