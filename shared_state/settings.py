@@ -1,5 +1,6 @@
 """Settings: defaults < a running dev server's dev.json < orchestrator.toml < ORCHESTRATOR_* variables < flags.
 
+A variable whose name ends in `_FILE` names a file that holds the value, for secrets that are mounted as files.
 Only what is set overrides. An unknown key or a bad value is refused with the key, the problem and where it came from;
 nothing printed from here ever holds a password.
 """
@@ -21,6 +22,7 @@ from contracts.errors import Misconfigured
 from shared_state.crash_points import refuse_crashes
 
 PREFIX = "ORCHESTRATOR_"
+FILE_SUFFIX = "_FILE"
 CONFIG_VARIABLE = "ORCHESTRATOR_CONFIG"
 CONFIG_FILE = Path("orchestrator.toml")
 DEV_FILE = "dev.json"
@@ -142,6 +144,8 @@ class Settings(BaseModel):
     retention_days: int = Field(default=30, ge=1, le=36_500)
     dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)
     """Closed dead letters, and the tasks they belong to, are kept at least this long."""
+    artifact_grace_days: int = Field(default=7, ge=2, le=36_500)
+    """Artifacts that nothing refers to go this long after they were last put: longer than any attempt may take."""
     dead_letter_webhook_url: SecretStr | None = None
     """Told of every new dead letter. A secret, since many such addresses hold a token."""
     dead_letter_webhook_secret: SecretStr | None = None
@@ -344,12 +348,34 @@ def _file_layer(file: Path) -> _Layer:
 
 def _environment_layer(environ: Mapping[str, str]) -> _Layer:
     """An empty variable counts as not set: that is what `NAME=${NAME:-}` in a compose file means."""
-    values = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in environ.items()
-        if name.startswith(PREFIX) and value and (not _NOT_OURS.match(name) or name == "ORCHESTRATOR_LISTEN_PORT")
-    }
+    values: dict[str, object] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or not value:
+            continue
+        if _NOT_OURS.match(name) and name != "ORCHESTRATOR_LISTEN_PORT":
+            continue
+        key = name.removeprefix(PREFIX).removesuffix(FILE_SUFFIX).lower()
+        if name.endswith(FILE_SUFFIX) and key in Settings.model_fields:
+            values[key] = _content_of(name, Path(value), environ)
+        else:
+            values[name.removeprefix(PREFIX).lower()] = value
     return _Layer(values, "the environment variable " + PREFIX + "{KEY}")
+
+
+def _content_of(name: str, path: Path, environ: Mapping[str, str]) -> str:
+    """What the file says that the variable names, without the newline at its end."""
+    direct = name.removesuffix(FILE_SUFFIX)
+    if environ.get(direct):
+        raise Misconfigured(f"{direct} and {name} are both set: unset one of them.")
+    try:
+        content = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise Misconfigured(f"{name}: {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{name}: {path} is not text in UTF-8.") from None
+    if not content:
+        raise Misconfigured(f"{name}: {path} is empty.")
+    return content
 
 
 def _dev_layer(data_dir: Path) -> _Layer:

@@ -59,6 +59,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "flower": ("flower:flower", "Run Flower: behind a password, for looking only."),
     "migrate": ("database:migrate", "Bring the database's schema to this version's."),
     "check": ("database:check", "Say whether settings, database, broker and teams are right."),
+    "restored": ("database:restored", "Make a database current that comes out of a backup."),
     "verify": ("database:verify", "Check the invariants; prints violations, exits 1 if there are any."),
     "keys create": ("keys:create", "Make an API key; it is shown once. Works directly on the database."),
     "keys list": ("keys:list_keys", "List the API keys of a tenant."),

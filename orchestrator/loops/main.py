@@ -12,7 +12,8 @@ from orchestrator.loops.listener import listen
 from orchestrator.loops.metrics import LoopMetrics
 from orchestrator.loops.runner import Loop, run_loop
 from orchestrator.loops.webhook import Webhook, tell
-from shared_state import outbox, presence, prune, sweep
+from shared_state import collect, outbox, presence, prune, sweep
+from shared_state.artifacts import open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
@@ -64,11 +65,19 @@ def make_loops(
         )
         return gone["tasks"] > 0
 
+    def collect_pass() -> bool:
+        count = collect.collect_artifacts(engine, bodies, grace_days=settings.artifact_grace_days)
+        if count:
+            log.info("artifacts.collected", count=count)
+        return count >= collect.PASS_LIMIT
+
+    bodies = open_bodies(settings.artifact_url)
     loops = [
         Loop("relay", relay_pass, every_seconds=0.5),
         Loop("sweeper", sweep_pass, every_seconds=settings.sweep_seconds),
         Loop("stager", stage_pass, every_seconds=0.5),
         Loop("pruner", prune_pass, every_seconds=600.0, busy_seconds=1.0),
+        Loop("collector", collect_pass, every_seconds=6 * 3600.0, busy_seconds=1.0),
     ]
     webhook = webhook_of(settings)
     if webhook is not None:

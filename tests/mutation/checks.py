@@ -11,6 +11,7 @@ DATABASE = (
 FORKS = ("tests/unit/test_forks.py", "tests/integration/test_forks.py")
 DEAD_LETTERS = ("tests/integration/test_dead_letters.py",)
 RULES = ("tests/integration/test_rules.py",)
+COLLECT = ("tests/integration/test_collect.py",)
 REFINEMENT = ("tests/integration/test_refinement.py",)
 
 
@@ -153,6 +154,15 @@ CHECKS: dict[str, Check] = {
             ("a key makes one fork", "if earlier is not None:", "if False:"),
         )
     },
+    "collect: not what is referred to": Check(
+        "shared_state.collect", "and r.sha256 = a.sha256)", "and r.sha256 <> a.sha256 and false)", COLLECT
+    ),
+    "collect: bytes before the rows are let go": Check(
+        "shared_state.collect", "                    bodies.remove(outside)\n", "                    pass\n", COLLECT
+    ),
+    "put: what is there is looked at": Check(
+        "shared_state.artifacts", "return bool(known) and bodies.has(", "return bool(known) or bodies.has(", COLLECT
+    ),
     "prune: not what lives": _shared(
         "prune",
         "where t.finished_at < clock_timestamp()",

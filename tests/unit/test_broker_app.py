@@ -98,9 +98,10 @@ def test_tls_is_verified_by_a_worker_too() -> None:
 
 def test_rabbitmq_is_only_another_url() -> None:
     app = worker_app(Settings(broker_url="amqp://user:password@broker:5672/"))
-    assert app.conf.broker_transport is None
+    assert app.conf.broker_transport == "shared_state.broker.amqp_transport:SafeAmqpTransport"
     assert app.conf.broker_transport_options == {"confirm_publish": True}
-    assert all(queue.queue_arguments == {"x-queue-type": "quorum"} for queue in app.amqp.queues.values())
+    expected = {"x-queue-type": "quorum", "x-consumer-timeout": VISIBILITY_SECONDS * 1000}
+    assert all(queue.queue_arguments == expected for queue in app.amqp.queues.values())
     assert app.conf.worker_consumer.func.__name__ == "SafeConsumer"
 
 

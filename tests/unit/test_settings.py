@@ -51,6 +51,27 @@ def test_an_empty_variable_is_not_set() -> None:
     assert load({"ORCHESTRATOR_API_KEY": "", "ORCHESTRATOR_LEASE_SECONDS": ""}, None, {}) == Settings()
 
 
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"one:{SECRET}\n", encoding="utf-8")
+    found = load({"ORCHESTRATOR_SIGNING_KEYS_FILE": str(tmp_path / "keys")}, None, {})
+    assert found.signing_keys["one"].get_secret_value() == SECRET
+
+
+def test_a_secret_by_file_is_refused_where_it_is_given_twice_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    named = {"ORCHESTRATOR_API_KEY_FILE": str(path)}
+    assert refusal(named) == f"ORCHESTRATOR_API_KEY_FILE: {path} cannot be read: No such file or directory."
+    path.write_text("\n", encoding="utf-8")
+    assert refusal(named) == f"ORCHESTRATOR_API_KEY_FILE: {path} is empty."
+    path.write_bytes(b"\xff")
+    assert "not text in UTF-8" in refusal(named)
+    path.write_text(SECRET, encoding="utf-8")
+    text = refusal({**named, "ORCHESTRATOR_API_KEY": SECRET})
+    assert "both set" in text
+    assert SECRET not in text
+    assert "unknown setting" in refusal({"ORCHESTRATOR_NONSENSE_FILE": str(path)})
+
+
 @pytest.mark.parametrize(
     ("environ", "parts"),
     [
