@@ -1,4 +1,4 @@
-"""Play everything that was recorded: `make replay`. Writes `build/replay.json`; `--seed N` repeats the faults of a run."""
+"""Play all that was recorded: `make replay`. Writes `build/replay.json`; `--seed N` repeats the faults of a run."""
 
 import argparse
 import json
