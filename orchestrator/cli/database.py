@@ -11,7 +11,7 @@ from contracts.errors import InvalidInput, OrchestratorError
 from contracts.topology import QUEUE_OF_ROLE
 from orchestrator.cli import output
 from orchestrator.cli.output import Json
-from orchestrator.default_model import describe as describe_model
+from orchestrator.models import describe_default, lacks
 from shared_state import tenant_wall
 from shared_state.artifacts import open_bodies
 from shared_state.broker.app import make_app, signing_keys
@@ -35,10 +35,13 @@ def check(*teams: Path, json: Json = False) -> int:
     settings = _checked(findings, "settings", from_environment, lambda found: f"data in {found.data_dir}")
     if settings is not None:
         _check_servers(findings, settings)
-        findings.append({"what": "model", **describe_model(settings)._asdict()})
+        findings.append({"what": "model", **describe_default(settings)._asdict()})
     for folder in teams:
-        for team in _checked(findings, str(folder), partial(_folders, folder), None) or []:
-            _checked(findings, str(team), partial(read_team, team), lambda found: f"team {found.name}")
+        for place in _checked(findings, str(folder), partial(_folders, folder), None) or []:
+            team = _checked(findings, str(place), partial(read_team, place), lambda found: f"team {found.name}")
+            if team is not None and settings is not None:
+                # Not wrong: the workers may run elsewhere.
+                findings += [{"what": str(place), "status": "none", "text": text} for text in lacks(team, settings)]
     output.table(
         findings, [("WHAT", "what"), ("STATUS", "status"), ("TEXT", "text")], as_json=json, empty="nothing to check"
     )

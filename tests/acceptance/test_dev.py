@@ -103,6 +103,18 @@ def test_the_users_team_is_applied_and_again_after_a_change(dev: Dev) -> None:
     until(lambda: shout(dev, "hey") == "HEY?")
 
 
+def test_without_a_model_only_what_needs_one_fails_and_says_what_to_set(dev: Dev) -> None:
+    assert "none is set: team assistant needs model" in dev.output()
+    with dev.client() as client:
+        task = client.wait(client.submit("assistant", goal="anything")["id"], 60)
+        error = task["error"]
+        assert error is not None
+        assert (task["state"], error["code"]) == ("failed", "model.not_configured")
+        assert "set ORCHESTRATOR_MODEL" in error["text"]
+        assert len(list(client.dead_letters(task=task["id"]))) == 1
+    assert echo(dev, "fine") == "fine"
+
+
 def test_a_killed_workers_step_goes_on_long_before_its_lease_ends(dev: Dev) -> None:
     with dev.client() as client:
         plan = {"steps": [{"id": "a", "agent": "sleep", "input": {"seconds": 2}}]}

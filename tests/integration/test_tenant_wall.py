@@ -245,7 +245,7 @@ def test_a_migration_that_deadlocks_with_somebody_at_work_is_tried_again(own_url
         tables = connection.execute("select tablename from pg_policies where policyname = 'tenant_wall'").fetchall()
         for (table,) in tables:
             connection.execute(sql.SQL("drop policy tenant_wall on {}").format(sql.Identifier(table)))
-        connection.execute("drop index tasks_open")
+        connection.execute("drop index tasks_open; drop table model_calls")
         connection.execute("update alembic_version set version_num = '0004'")
     with psycopg.connect(own_url) as worker, psycopg.connect(own_url, autocommit=True) as looker:
         worker.execute("set deadlock_timeout = '20s'")

@@ -18,6 +18,7 @@ from shared_state import dead_letters
 from shared_state.artifacts import ArtifactStore
 from shared_state.broker.quarantine import describe
 from shared_state.engine import transaction
+from shared_state.model_calls import Call, Journal, Past
 from shared_state.statements import query
 
 from .api_server import LiveApi, apply_team, claim, settle
@@ -44,6 +45,19 @@ BODIES: Mapping[str, Any] = {
 }
 
 
+CALL = Call(
+    ordinal=1,
+    conversation="x",
+    model="openai-chat:x",
+    settings={},
+    past=Past(ending="answered", answered=True, told=False, tool_calls=0, input_tokens=1, output_tokens=1),
+    kept=True,
+    seconds=1.0,
+    request=json.dumps({"messages": [SECRET]}).encode(),
+    response=json.dumps({"parts": [SECRET]}).encode(),
+)
+
+
 @pytest.fixture
 def owned(api: LiveApi) -> dict[str, str]:
     """One of everything, of tenant `default`, by the names of path parameters."""
@@ -51,6 +65,7 @@ def owned(api: LiveApi) -> dict[str, str]:
         body = {"team": "letters", "plan": PLAN, "goal": SECRET, "labels": {"x": SECRET}}
         task = owner.post("/tasks", json=body).json()["id"]
         dead = claim(api.engine, task, "a")
+        Journal(api.engine, ArtifactStore(api.engine, "default", None), dead).write(CALL)
         settle(api.engine, dead, Bury(failure=Failure(code="agent.unable", text=SECRET)))
         (letter,) = owner.get("/dead-letters").json()["items"]
         asking = owner.post("/tasks", json=body).json()["id"]
@@ -65,6 +80,8 @@ def owned(api: LiveApi) -> dict[str, str]:
         "question_id": question["id"],
         "sha256": ArtifactStore(api.engine, "default", None).put(SECRET.encode()).sha256,
         "name": OWNERS.name,
+        "epoch": str(dead.epoch),
+        "ordinal": str(CALL.ordinal),
     }
 
 
@@ -121,7 +138,7 @@ def test_every_route_is_a_wall_between_tenants(api: LiveApi, owned: dict[str, st
             assert answer.text in ("", '{"items":[],"next_cursor":null}'), (path, answer.text)
         elif method == "GET":
             assert path in SHARED, f"{method} {path}: say in this test what a stranger may see of it"
-            assert not [each for each in owned.values() if each in answer.text], path
+            assert not [each for each in owned.values() if len(each) > 1 and each in answer.text], path
     assert walked >= 25
     assert rows(api.engine) == before
 

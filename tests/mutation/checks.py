@@ -42,7 +42,7 @@ CHECKS: dict[str, Check] = {
     "policy: attempts are bounded": _policy(" or assignment.attempt >= rule.attempts:", ":"),
     "policy: what cannot be retried is not": _policy("if not failure.can_retry or ", "if "),
     "policy: a stopped worker's step is not to blame": _policy('if failure.code == "worker.stopped":', "if False:"),
-    "policy: a lapsed lease waits for nothing": _policy("0.0 if expired else bound * chance", "bound * chance"),
+    "policy: a lapsed lease waits for nothing": _policy("0.0 if expired else after_seconds", "after_seconds"),
     "policy: rejections are bounded": _policy("if assignment.rejections >= team.bounds.rejections:", "if False:"),
     "policy: questions are bounded": _policy("if assignment.questions >= team.bounds.questions:", "if False:"),
     "policy: a reviewer cannot ask": _policy(

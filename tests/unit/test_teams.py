@@ -146,7 +146,7 @@ def test_an_llm_agents_schemas_come_from_the_types_it_names(folder: Path) -> Non
     ("old", "new", "key", "reason"),
     [
         ('"clock"', '"fetch"', "agents.summarise.tools", "no tool 'fetch'; there are calculate, clock, list_sources"),
-        ('prompt = "summarise"', 'prompt = "other"', "agents.summarise.prompt", "there is no other.md beside it"),
+        ('prompt = "summarise"', 'prompt = "other"', "", "agents.summarise.prompt: there is no other.md beside"),
         ('prompt = "summarise"', "", "agents.summarise", 'an llm agent needs prompt = "name"'),
         ("sample_team:Page", "sample_team:Pages", "agents.summarise.input", "has no 'Pages'"),
         ("sample_team:Summary", "sample_team:gate", "agents.summarise.output", "no type that can be checked"),

@@ -67,7 +67,8 @@ def load_type(name: str) -> TypeAdapter[Any]:
     found = getattr(import_module(module_name), attribute, None)
     if found is None:
         raise NotImportable(f"module {module_name!r} has no {attribute!r}")
-    adapter = _adapt(name, attribute, found)
+    # pydantic would take a function, and check its arguments.
+    adapter = None if inspect.isroutine(found) else _adapt(name, attribute, found)
     if adapter is None:
         raise NotImportable(f"{name!r} is no type that can be checked")
     return adapter
