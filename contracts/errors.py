@@ -169,7 +169,9 @@ CODES: Mapping[str, Code] = {
         True, "Something that is not JSON came instead of an answer.", "Check base_url; look for a proxy's error page."
     ),
     "model.malformed": Code(
-        True, "The provider's answer does not have the documented form.", "Read the attempt's detail; check base_url."
+        True,
+        "The provider's answer does not have the documented form.",
+        "Read the detail; check base_url, or stream = false.",
     ),
     "model.redirected": Code(
         False, "The provider's address answers with a redirect.", "Set base_url to the address it names."

@@ -1,4 +1,4 @@
-"""`make replay`: every recording through the model layer, plain and with faults, into build/replay.json."""
+"""Play all that was recorded: `make replay`. Writes `build/replay.json`; `--seed N` repeats the faults of a run."""
 
 import argparse
 import json

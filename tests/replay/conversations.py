@@ -78,12 +78,12 @@ async def _play(stage: Stage, server: CassetteServer, tapes: Sequence[Sequence[E
 async def _converse(
     stage: Stage, server: CassetteServer, assignment: Assignment, tape: int, exchanges: Sequence[Exchange]
 ) -> Outcome:
-    recorded = _results(exchanges)
     limits = PLENTY.model_copy(update={"turns": len(exchanges)})
     while True:
+        recorded = _results(exchanges, server.played(tape))
         outcome = await stage.attempt(
             assignment, tape, exchanges[0], limits=limits, outputs=_output_tools(exchanges[0]),
-            answers=lambda name: recorded[name].popleft() if recorded[name] else "nothing more was recorded",
+            answers=lambda name, recorded=recorded: recorded[name].popleft() if recorded[name] else "nothing",
         )  # fmt: skip
         if server.played(tape) == len(exchanges):
             stage.settle(assignment, outcome)
@@ -109,12 +109,12 @@ def _output_tools(exchange: Exchange) -> list[str]:
     return [name for name in exchange.offered if name.startswith(OUTPUT_TOOL)]
 
 
-def _results(exchanges: Sequence[Exchange]) -> dict[str, deque[str]]:
-    """What each tool answered, in the order of its calls."""
+def _results(exchanges: Sequence[Exchange], played: int) -> dict[str, deque[str]]:
+    """What each tool answers from here on, in the order of its calls: attempts begin with those of the last answer."""
     answers: dict[str, deque[str]] = defaultdict(deque)
-    said = "".join(each.body.decode() for each in exchanges)
-    for name, text in _used(exchanges[-1].items[len(exchanges[0].items) :], said):
-        answers[name].append(text)
+    for earlier, later in list(pairwise(exchanges))[max(0, played - 1) :]:
+        for name, text in _used(later.items[len(earlier.items) :], earlier.body.decode()):
+            answers[name].append(text)
     return answers
 
 

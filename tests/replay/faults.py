@@ -14,7 +14,7 @@ from tests.acceptance.house import House
 from tests.providers.cassettes import Broken, CassetteServer, Fault, Plan, repeat_event
 from tests.providers.recordings import Exchange, truth
 from tests.replay.exchanges import supported
-from tests.replay.stage import model_of
+from tests.replay.stage import MAX_TOKENS, model_of
 
 ATTEMPTS = 6
 NAME = "faulted"
@@ -126,7 +126,7 @@ def team(server: CassetteServer, tapes: Sequence[Exchange], silence_seconds: flo
             "prompt": "play",
             "model": model_of(each),
             "base_url": server.base_url(tape),
-            "settings": {"stream": each.stream, "silence_seconds": silence_seconds},
+            "settings": {"stream": each.stream, "silence_seconds": silence_seconds, "max_tokens": MAX_TOKENS},
         }
         for tape, each in enumerate(tapes)
     }

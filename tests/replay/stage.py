@@ -40,6 +40,8 @@ PROVIDERS = {"chat": "openai-chat", "responses": "openai-responses", "messages":
 HOSTS = {"openrouter.ai": "openrouter", "api.deepseek.com": "deepseek", "api.cerebras.ai": "cerebras"}
 """Providers of the chat dialect that pydantic-ai knows by name and that need no package of their own."""
 LONG_SECONDS = 3600.0
+MAX_TOKENS = 4096
+"""Without a bound pydantic-ai asks some models for a stream where none was wanted."""
 PLENTY = Limits(
     turns=1000,
     tool_calls=10_000,
@@ -76,10 +78,10 @@ class RecordedBrief(Brief):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """With what the request asks the provider itself to run."""
+        """As much as every model writes, and what the request asks the provider itself to run."""
         hosted = ("tools", "input", "mcp_servers", "web_search_options", "search_settings")
         asked = {key: self.exchange.request[key] for key in hosted if self.exchange.request.get(key)}
-        return {"extra_body": asked} if self.exchange.hosted else {}
+        return {"max_tokens": MAX_TOKENS} | ({"extra_body": asked} if self.exchange.hosted else {})
 
 
 class RecordedOutputs(Outputs):

@@ -1,4 +1,4 @@
-"""Events of a streamed answer: repeated ones are dropped where that can be known; missing ones are noticed."""
+"""Events of a streamed answer: repeats are dropped where that can be known, gaps and the end are noticed."""
 
 import json
 from typing import Any
