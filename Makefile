@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PATH_TO_SURVEY ?=
-SOURCES := contracts shared_state workers orchestrator tests
+SOURCES := contracts shared_state workers orchestrator tests deploy
 
 # Tests that need the shared test data find it beside the checkout, where it is.
 ifneq ($(wildcard ../shared/data),)
@@ -13,7 +13,8 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev bench mutants faults soak bench-curves bench-house bench-flames bench-docs clean requirements schemas
+.PHONY: help demo test test-rabbitmq deploy-by-hand secrets check dev bench mutants faults replay soak bench-curves \
+  bench-house bench-idle bench-flames bench-docs clean requirements schemas
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -26,6 +27,15 @@ dev: $(READY) ## everything in one process tree, until Ctrl-C
 
 test: $(READY) ## the whole test suite, on real servers
 	$(BIN)/python -m pytest
+
+test-rabbitmq: $(READY) ## the acceptance tests on RabbitMQ (apt install rabbitmq-server) instead of Redis
+	ORCHESTRATOR_TEST_BROKER=amqp $(BIN)/python -m pytest tests/acceptance tests/integration/test_rabbitmq.py
+
+deploy-by-hand: $(READY) ## docker-compose.yml without a container engine: every part runs, scales, dies and comes back
+	$(BIN)/python -m tests.deploy
+
+secrets: ## strong random secrets for docker-compose.yml, into deploy/secrets; what is there is kept
+	$(PYTHON) deploy/make_secrets.py
 
 check: $(READY) ## format, lint, types, import directions, schemas
 	$(BIN)/ruff format --check $(SOURCES)
@@ -42,6 +52,9 @@ bench-curves: $(READY) ## steps/s against workers, load, plan size and history, 
 bench-house: $(READY) ## what starting, importing, HTTP and watching cost, into build/house.json
 	$(BIN)/python -m tests.benchmarks.house
 
+bench-idle: $(READY) ## what an idle dev server costs, by process, into build/idle.json; fails above 6 % of a core
+	$(BIN)/python -m tests.benchmarks.idle
+
 bench-flames: $(READY) ## flame graphs of a worker in W1 and W2, into docs/images (needs py-spy)
 	$(BIN)/python -m tests.benchmarks.flames
 
@@ -56,6 +69,9 @@ mutants: $(READY) ## take every guard away, one at a time: some test must notice
 
 faults: $(READY) ## break everything under load, count what is lost, with guards off as well; into build/faults.json and docs/reliability.md
 	$(BIN)/python -m tests.faults --ablation too --document docs/reliability.md
+
+replay: $(READY) ## all recorded traffic of model providers through the model layer, then with faults; into build/replay.json
+	$(BIN)/python -m tests.replay
 
 HOURS ?= 1
 soak: $(READY) ## random faults at half load for HOURS=n: memory, table bloat, nothing lost

@@ -50,3 +50,5 @@ class Assignment(BaseModel):
     has_dependents: bool = False
     task_deadline_at: datetime | None = None
     traceparent: str | None = None
+    waited_seconds: float = 0.0
+    """How long the step was ready before it was claimed, by the database's clock."""

@@ -120,9 +120,103 @@ CODES: Mapping[str, Code] = {
     "agent.protocol": Code(
         True, "A command agent's answer is not the documented JSON.", "Compare its output with docs/agents.md."
     ),
+    "model.refused": Code(
+        False, "The model refused.", "Read its answer in the calls of the step; change input or prompt."
+    ),
+    "model.filtered": Code(
+        False, "A content filter of the provider stopped question or answer.", "Change the input, or the model."
+    ),
+    "model.cut_off": Code(
+        False, "The model's answers reached the limit of output tokens.", "Raise max_tokens or make the step smaller."
+    ),
+    "model.empty": Code(True, "The model's answer was empty.", "Read the calls of the step; mend the prompt."),
+    "model.unknown_tool": Code(
+        True, "The model called a tool that it does not have.", "Read the calls; name the tools in the prompt."
+    ),
+    "model.tool_arguments": Code(
+        True, "The model called a tool with arguments that are no JSON object.", "Read the calls; try another model."
+    ),
+    "model.fenced_json": Code(
+        True, "The model put its JSON into a code fence or between other text.", "Ask for bare JSON in the prompt."
+    ),
+    "model.half_json": Code(True, "The model's JSON was not complete.", "Raise max_tokens; try another model."),
+    "model.no_json": Code(True, "The model answered with text where JSON was due.", "Mend the prompt."),
+    "model.hosted_tool": Code(
+        False, "The provider ran a tool of its own.", "Name a model without built-in search or other tools."
+    ),
+    "model.unfinished": Code(True, "The provider put the answer off.", "Switch off background mode; then redrive."),
+    "model.unknown_finish": Code(
+        True, "The answer ended for a reason that is not known.", "Read the attempt's detail; ask the provider."
+    ),
+    "model.error_in_answer": Code(
+        True, "The provider reported an error inside an answer.", "Read the attempt's detail; redrive later."
+    ),
+    "model.tool_rejected": Code(
+        True, "The provider refused a tool call that the model had made.", "Read the detail; mend the prompt."
+    ),
+    "model.rate_limited": Code(
+        True, "The provider's rate limit was reached.", "Redrive later; ask for a higher limit or run fewer at once."
+    ),
+    "model.quota": Code(False, "The account's quota, credit or limit is used up.", "Top it up, then redrive."),
+    "model.overloaded": Code(True, "The provider is overloaded or not available.", "Redrive later."),
+    "model.server_error": Code(True, "The provider failed.", "Redrive later; look at the provider's status page."),
+    "model.timeout": Code(True, "The provider did not answer in time.", "Raise the call's timeout; redrive later."),
+    "model.unreachable": Code(True, "The provider could not be reached.", "Check base_url, network and proxy."),
+    "model.cut_stream": Code(
+        True, "The connection ended before the answer was complete.", "Check network and proxy; redrive."
+    ),
+    "model.not_json": Code(
+        True, "Something that is not JSON came instead of an answer.", "Check base_url; look for a proxy's error page."
+    ),
+    "model.malformed": Code(
+        True,
+        "The provider's answer does not have the documented form.",
+        "Read the detail; check base_url, or stream = false.",
+    ),
+    "model.redirected": Code(
+        False, "The provider's address answers with a redirect.", "Set base_url to the address it names."
+    ),
+    "model.auth": Code(
+        False, "The provider did not accept the credentials, or not for this model.", "Check the key and its rights."
+    ),
+    "model.not_found": Code(
+        False, "The provider has no such model, or the address is wrong.", "Check the model's name and base_url."
+    ),
+    "model.context_window": Code(
+        False, "The conversation is longer than the model can take.", "Make the input smaller or name another model."
+    ),
+    "model.bad_request": Code(
+        False, "The provider refused the request as invalid.", "Read the attempt's detail; mend the agent's settings."
+    ),
+    "model.unsupported": Code(
+        False, "The call needs something that is not supported here.", "Read the text; change the agent's settings."
+    ),
     "bound.time": Code(True, "The attempt ran past its timeout.", "Raise timeout_seconds or make the step smaller."),
     "bound.memory": Code(True, "The attempt needed more memory than allowed.", "Raise memory_mb or make it smaller."),
     "bound.output": Code(False, "The attempt wrote more than allowed.", "Print less; return large data as artifacts."),
+    "model.not_configured": Code(
+        False, "No model is named, or its key cannot be found.", "Set what the text says, then redrive."
+    ),
+    "model.prompt": Code(False, "The prompt names what the step does not have.", "Mend the prompt or the input."),
+    "bound.turns": Code(
+        False,
+        "The model was asked as often as allowed.",
+        "Read `step ID --calls`; raise limits.turns or mend the prompt.",
+    ),
+    "bound.tool_calls": Code(
+        False, "The model asked for more tool calls than allowed.", "Read `step ID --calls`; raise limits.tool_calls."
+    ),
+    "bound.tokens": Code(
+        False, "The step's tokens are used up.", "Read `step ID --calls`; raise limits.input_tokens or output_tokens."
+    ),
+    "bound.identical_requests": Code(
+        False, "The model asked for the same thing again and again.", "Read `step ID --calls`; mend prompt or tool."
+    ),
+    "bound.unparsable": Code(
+        False,
+        "Too many answers in a row could not be used.",
+        "Read `step ID --calls`; mend the prompt, try another model.",
+    ),
     "bound.questions": Code(
         False, "The step asked more questions than allowed.", "Raise bounds.questions or mend the agent."
     ),

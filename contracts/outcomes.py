@@ -54,10 +54,14 @@ class Unable(Frozen):
 
 
 class Failed(Frozen):
-    """Something unexpected: raised, crashed, hung, over a limit. Made by the runtime, never returned by an agent."""
+    """Something unexpected: raised, crashed, hung, over a limit. Made by the runtime, never returned by an agent.
+
+    `after_seconds`: whoever refused the work asked to be left alone for so long; the backoff is no shorter.
+    """
 
     type: Literal["failed"] = "failed"
     failure: Failure
+    after_seconds: float | None = Field(default=None, ge=0, le=86_400)
 
 
 Outcome = Annotated[

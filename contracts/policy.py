@@ -16,8 +16,8 @@ def decide(
 ) -> Settlement:
     """Settle one attempt. `verdicts` are those of the gates run on its output; `chance` in [0, 1) draws the jitter."""
     match outcome:
-        case Failed(failure=failure):
-            return decide_failure(assignment, failure, team, chance)
+        case Failed(failure=failure, after_seconds=after):
+            return decide_failure(assignment, failure, team, chance, after_seconds=after or 0.0)
         case Unable(reason=reason):
             return Bury(failure=Failure(code="agent.unable", text=reason))
         case Retry(reason=reason, after_seconds=after):
@@ -61,9 +61,16 @@ def decide(
 
 
 def decide_failure(
-    assignment: Assignment, failure: Failure, team: Team, chance: float, *, expired: bool = False
+    assignment: Assignment,
+    failure: Failure,
+    team: Team,
+    chance: float,
+    *,
+    expired: bool = False,
+    after_seconds: float = 0.0,
 ) -> Return | Bury:
-    """Retry with full jitter while the retry table allows, then bury.
+    """Retry with full jitter while the retry table allows, then bury. `after_seconds` is the least to wait: the jitter
+    comes on top of it, so that those who were told the same time do not come back together.
 
     Full jitter (a uniform draw below the exponential bound) keeps a crowd that failed together from coming back
     together: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
@@ -78,7 +85,7 @@ def decide_failure(
     bound = min(rule.backoff_limit_seconds, rule.backoff_seconds * 2.0 ** min(assignment.attempt - 1, 30))
     return Return(
         to=to,
-        after_seconds=0.0 if expired else bound * chance,
+        after_seconds=0.0 if expired else after_seconds + bound * chance,
         failure=failure,
         expired=expired,
     )

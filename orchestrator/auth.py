@@ -22,6 +22,8 @@ class Permission(StrEnum):
     READ = "read"
     OPERATE = "operate"
     DECIDE = "decide"
+    ADMINISTER = "administer"
+    """What is everybody's."""
 
 
 PERMISSIONS: Mapping[str, frozenset[Permission]] = {

@@ -27,6 +27,10 @@ from shared_state.shapes import (
     DeadLetterCount,
     DeadLetterDetail,
     Event,
+    Limit,
+    ModelCallBodies,
+    Overview,
+    Pause,
     Question,
     Queue,
     Readiness,
@@ -143,6 +147,10 @@ class Client:
 
     def step(self, step_id: str) -> StepDetail:
         return cast(StepDetail, self._get(f"/steps/{_part(step_id)}"))
+
+    def model_call(self, step_id: str, epoch: int, ordinal: int) -> ModelCallBodies:
+        """What was said to the model at one turn, and what it answered."""
+        return cast(ModelCallBodies, self._get(f"/steps/{_part(step_id)}/model-calls/{epoch}/{ordinal}"))
 
     def events(self, task_id: str, *, after: str | None = None) -> Iterator[Event]:
         """Live until the task ends; a cut stream is resumed where it stopped. `Unavailable` after a minute of that."""
@@ -309,6 +317,38 @@ class Client:
         """Raises `Conflict` when the question is not open any more."""
         return cast(Question, self._send("POST", f"/questions/{_part(question_id)}/answer", body={"text": text}))
 
+    # --- steering
+
+    def pause_task(self, task_id: str, reason: str = "") -> TaskDetail:
+        """Begin no more of its steps; what runs goes on, and so does its deadline."""
+        return cast(TaskDetail, self._send("POST", f"/tasks/{_part(task_id)}/pause", body={"reason": reason}))
+
+    def resume_task(self, task_id: str) -> TaskDetail:
+        return cast(TaskDetail, self._send("POST", f"/tasks/{_part(task_id)}/resume"))
+
+    def pause_team(self, team: str, agent: str | None = None, *, reason: str = "") -> list[Pause]:
+        """Begin no more steps of a team, or of one of its agents. Returns all that is paused."""
+        return cast(list[Pause], self._send("POST", f"{_team(team, agent)}/pause", body={"reason": reason})["items"])
+
+    def resume_team(self, team: str, agent: str | None = None) -> list[Pause]:
+        return cast(list[Pause], self._send("POST", f"{_team(team, agent)}/resume")["items"])
+
+    def pauses(self) -> list[Pause]:
+        """What is paused: by whom, why, since when."""
+        return cast(list[Pause], self._get("/pauses")["items"])
+
+    def limits(self) -> list[Limit]:
+        """Agents of which only so many steps run at once."""
+        return cast(list[Limit], self._get("/limits")["items"])
+
+    def drain(self, worker: str) -> list[Worker]:
+        """Have one worker take nothing new, finish what it holds, and end."""
+        return cast(list[Worker], self._send("POST", f"/workers/{_part(worker)}/drain")["items"])
+
+    def overview(self, since: str | None = None) -> Overview:
+        """Everything `orchestrator top` shows; `since` is the `cursor` of an earlier one."""
+        return cast(Overview, self._get("/overview", {"since": since}))
+
     # --- the installation
 
     def workers(self) -> list[Worker]:
@@ -466,6 +506,10 @@ def _encode(body: Any) -> bytes:
         return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"what was to be sent is not JSON: {error}") from None
+
+
+def _team(team: str, agent: str | None) -> str:
+    return f"/teams/{_part(team)}" + ("" if agent is None else f"/agents/{_part(agent)}")
 
 
 def _part(text: str) -> str:

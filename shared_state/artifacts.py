@@ -2,12 +2,16 @@
 
 Where the bytes lie is a URL: `postgres:` (the default, in the artifacts table), `file:///shared/directory`, or any
 object store that obstore speaks (`s3://bucket/prefix`, `gs://`, `az://`; extra `objects`). The row in Postgres is
-written last, so an artifact that can be found is whole.
+written last, so an artifact that can be found is whole. Its `created_at` is when it was last put, give or take an
+hour: what nothing refers to is collected some days after that (`collect.py`).
 """
 
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -16,20 +20,26 @@ from sqlalchemy import Engine
 
 from contracts.context import ArtifactRef
 from contracts.errors import InvalidInput, Misconfigured, NotFound, Unavailable
+from shared_state.connection import Connection
 from shared_state.engine import transaction
-from shared_state.statements import query
+from shared_state.statements import query, run
 
 SIZE_LIMIT_BYTES = 256_000_000
 
 
 class Bodies(Protocol):
-    """Somewhere outside Postgres that keeps bytes under a name."""
+    """Somewhere outside Postgres that keeps bytes under a name. All methods raise `OSError`."""
 
     location: str
 
     def write(self, name: str, data: bytes) -> None: ...
 
     def read(self, name: str) -> bytes: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Those that are not there are no error."""
 
 
 class DirectoryBodies:
@@ -53,6 +63,13 @@ class DirectoryBodies:
     def read(self, name: str) -> bytes:
         return (self._root / name).read_bytes()
 
+    def has(self, name: str) -> bool:
+        return (self._root / name).is_file()
+
+    def remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            (self._root / name).unlink(missing_ok=True)
+
 
 class ObjectBodies:
     """An object store, through obstore."""
@@ -69,10 +86,56 @@ class ObjectBodies:
         self._store = obstore.store.from_url(url)
 
     def write(self, name: str, data: bytes) -> None:
-        self._obstore.put(self._store, name, data)
+        with self._errors():
+            self._obstore.put(self._store, name, data)
 
     def read(self, name: str) -> bytes:
-        return bytes(self._obstore.get(self._store, name).bytes())
+        with self._errors():
+            return bytes(self._obstore.get(self._store, name).bytes())
+
+    def has(self, name: str) -> bool:
+        try:
+            with self._errors():
+                self._obstore.head(self._store, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, names: Sequence[str]) -> None:
+        with suppress(FileNotFoundError), self._errors():
+            self._obstore.delete(self._store, list(names))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The library's own as what they are for others: no file, or a store that does not work."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except self._obstore.exceptions.BaseError as error:
+            raise OSError(type(error).__name__) from error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`body` is null where the bytes lie elsewhere already."""
+
+    tenant: str
+    ref: ArtifactRef
+    location: str
+    body: bytes | None
+
+    def insert(self, connection: Connection) -> None:
+        run(
+            connection,
+            "put_artifact",
+            tenant=self.tenant,
+            sha256=self.ref.sha256,
+            size=self.ref.size_bytes,
+            media_type=self.ref.media_type,
+            location=self.location,
+            body=self.body,
+        )
 
 
 class ArtifactStore:
@@ -85,28 +148,33 @@ class ArtifactStore:
 
     def put(self, data: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
         """Store bytes; the same bytes are stored once. Raises `InvalidInput` above the size limit."""
+        prepared = self.prepare(data, media_type)
+        with transaction(self._engine) as connection:
+            prepared.insert(connection)
+        return prepared.ref
+
+    def prepare(self, data: bytes, media_type: str) -> "Prepared":
+        """Bytes that are where bytes lie, for a transaction of the caller's to make them an artifact."""
         if len(data) > SIZE_LIMIT_BYTES:
             raise InvalidInput(f"an artifact has at most {SIZE_LIMIT_BYTES} bytes; this one has {len(data)}")
-        digest = hashlib.sha256(data).hexdigest()
-        if self._bodies is not None:
+        ref = ArtifactRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), media_type=media_type[:200])
+        if self._bodies is None:
+            return Prepared(self._tenant, ref, "postgres", data)
+        if not self._has(ref.sha256, self._bodies):
             try:
-                self._bodies.write(self._name(digest), data)
-            except (OSError, RuntimeError) as error:
-                raise Unavailable(f"the artifact store refuses to write ({type(error).__name__})") from error
+                self._bodies.write(body_name(self._tenant, ref.sha256), data)
+            except OSError as error:
+                raise refuses("write", error) from error
+        return Prepared(self._tenant, ref, self._bodies.location, None)
+
+    def _has(self, sha256: str, bodies: Bodies) -> bool:
+        """Whether these bytes are there and will not be collected meanwhile: where they are just being, it waits."""
         with transaction(self._engine) as connection:
-            query(
-                connection,
-                """insert into artifacts (tenant_id, sha256, size_bytes, media_type, location, body)
-                values (%(tenant)s, %(sha256)s, %(size)s, %(media_type)s, %(location)s, %(body)s)
-                on conflict (tenant_id, sha256) do nothing""",
-                tenant=self._tenant,
-                sha256=digest,
-                size=len(data),
-                media_type=media_type[:200],
-                location="postgres" if self._bodies is None else self._bodies.location,
-                body=data if self._bodies is None else None,
-            )
-        return ArtifactRef(sha256=digest, size_bytes=len(data), media_type=media_type[:200])
+            known = run(connection, "touch_artifact", tenant=self._tenant, sha256=sha256, location=bodies.location)
+        try:
+            return bool(known) and bodies.has(body_name(self._tenant, sha256))
+        except OSError as error:
+            raise refuses("look", error) from error
 
     def get(self, ref: ArtifactRef | str) -> bytes:
         """The bytes, checked against their digest. Raises `NotFound` for what is not this tenant's."""
@@ -129,15 +197,21 @@ class ArtifactStore:
             raise Unavailable(f"artifact {sha256} lies in another store than artifact_url names")
         else:
             try:
-                data = self._bodies.read(self._name(sha256))
-            except (OSError, RuntimeError) as error:
+                data = self._bodies.read(body_name(self._tenant, sha256))
+            except OSError as error:
                 raise Unavailable(f"the artifact store does not give out {sha256} ({type(error).__name__})") from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Unavailable(f"artifact {sha256} is damaged in its store")
         return data, rows[0]["media_type"]
 
-    def _name(self, digest: str) -> str:
-        return f"{self._tenant}/{digest[:2]}/{digest}"
+
+def body_name(tenant: str, sha256: str) -> str:
+    """Where the bytes lie in a store outside Postgres."""
+    return f"{tenant}/{sha256[:2]}/{sha256}"
+
+
+def refuses(what: str, error: Exception) -> Unavailable:
+    return Unavailable(f"the artifact store refuses to {what} ({type(error).__name__})")
 
 
 def open_bodies(url: str) -> Bodies | None:

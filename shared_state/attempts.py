@@ -33,8 +33,9 @@ from contracts.verdicts import Reason
 from shared_state.connection import Connection, Reply
 from shared_state.crash_points import crash_point
 from shared_state.engine import LostRace, new_id, retrying
-from shared_state.outbox import DIRECT_LIMIT, Wakeup, wakeups_of
+from shared_state.outbox import DIRECT_LIMIT, Wakeup, wake_relay, wakeups_of
 from shared_state.plan_steps import Creating, begin_steps, plan_rows
+from shared_state.rules import judge, park
 from shared_state.statements import query, run, send
 from shared_state.teams import load_team
 
@@ -104,6 +105,14 @@ class _Woken:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What a claim has taken. `ruled` are those of the rest that a rule may hold back: `claim_ruled` finds out."""
+
+    assignments: list[Assignment]
+    ruled: list[StepRef]
+
+
+@dataclass(frozen=True)
 class Held:
     """A lease this process holds, with the newest progress of its attempt (JSON) if there is any."""
 
@@ -114,13 +123,44 @@ class Held:
 
 def claim(connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float) -> list[Assignment]:
     """Take the named steps, in the caller's transaction; those that are not to be had are missing from the answer."""
-    return begin_claim(connection, refs, worker=worker, lease_seconds=lease_seconds)()
+    claimed = begin_claim(connection, refs, worker=worker, lease_seconds=lease_seconds)()
+    if not claimed.ruled:
+        return claimed.assignments
+    return [*claimed.assignments, *claim_ruled(connection, claimed.ruled, worker=worker, lease_seconds=lease_seconds)]
 
 
 def begin_claim(
     connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float
-) -> Callable[[], list[Assignment]]:
+) -> Callable[[], Claims]:
     """The same, as a transaction's last statement: the answer may be read after the commit, which spares a wait."""
+    read = _send_claim(connection, refs, worker, lease_seconds, judged=False)
+
+    def answer() -> Claims:
+        rows = read()
+        assignments = [assignment_of(row) for row in rows if row["step_id"] is not None]
+        if not any(row["ruled"] for row in rows):
+            return Claims(assignments, [])
+        taken = {assignment.step_id for assignment in assignments}
+        return Claims(assignments, [ref for ref in refs if ref.id not in taken])
+
+    return answer
+
+
+def claim_ruled(
+    connection: Connection, refs: Sequence[StepRef], *, worker: str, lease_seconds: float
+) -> list[Assignment]:
+    """Of steps that a rule may hold back, take those that none does; the others' entries are parked."""
+    judged = judge(connection, [ref.id for ref in refs])
+    free = [ref for ref in refs if ref.id in judged.free]
+    read = _send_claim(connection, free, worker, lease_seconds, judged=True) if free else list
+    if park(connection, judged.held):
+        wake_relay(connection)  # a place may have become free just now
+    return [assignment_of(row) for row in read()]
+
+
+def _send_claim(
+    connection: Connection, refs: Sequence[StepRef], worker: str, lease_seconds: float, *, judged: bool
+) -> Callable[[], list[dict[str, Any]]]:
     sent = send(
         connection,
         "claim",
@@ -128,9 +168,10 @@ def begin_claim(
         epochs=[ref.epoch for ref in refs],
         worker=worker,
         lease_seconds=lease_seconds,
+        judged=judged,
     )
     crash_point("C09")
-    return lambda: [assignment_of(row) for row in sent.rows()]
+    return sent.rows
 
 
 def extend(engine: Engine, held: Sequence[Held], *, lease_seconds: float) -> dict[tuple[UUID, int], bool]:
@@ -176,6 +217,8 @@ def begin_settle(connection: Connection, settlings: Sequence[Settling], *, direc
     over = sorted({*ending, *woken.stranded} - grown)
     if over:
         send(connection, "settle_tasks", ids=over)
+    if any(_frees_a_place(each) for each in settlings):
+        wake_relay(connection)
     crash_point("C15")
 
     def read() -> Settled:
@@ -224,6 +267,7 @@ def assignment_of(row: Mapping[str, Any]) -> Assignment:
         has_dependents=row["has_dependents"],
         task_deadline_at=row.get("task_deadline_at"),
         traceparent=row.get("traceparent"),
+        waited_seconds=row.get("waited_seconds", 0.0),
     )
 
 
@@ -291,6 +335,13 @@ def _verdicts(settlement: Accept | Propose | Return | Bury | AcceptPlan) -> list
 
 def _feedback(reasons: tuple[Reason, ...]) -> list[dict[str, Any]] | None:
     return [reason.model_dump(mode="json") for reason in reasons] or None
+
+
+def _frees_a_place(settling: Settling) -> bool:
+    """Whether its agent is limited, so that another step may begin now; where the team is not at hand, or of a version
+    without the limit, the relay's next look finds out."""
+    agent = settling.team.agents.get(settling.assignment.agent) if settling.team else None
+    return agent is not None and agent.concurrency is not None
 
 
 def _tasks_to_lock(settlings: Sequence[Settling]) -> list[UUID]:

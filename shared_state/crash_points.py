@@ -4,8 +4,8 @@
 set, as `orchestrator dev` does for what it starts, and tests for what they start. Then the process ends at once, as if
 killed: nothing is flushed, rolled back or said to anyone. `ORCHESTRATOR_CRASH_AT=C07:3` dies at the third passage.
 
-Nothing but `POINTS` names a point. C10 to C13, C19 and C26 are kept for what this version does not have: paid calls,
-effects outside, published interfaces, secrets. A COMMIT whose answer is lost is no place in a program; the faults have
+Nothing but `POINTS` names a point. C12, C13, C19 and C26 are kept for what this version does not have: effects outside,
+published interfaces, secrets. A COMMIT whose answer is lost is no place in a program; the faults have
 it. A transaction of one statement with nothing before or after it (a heartbeat, a note, an edit) has no point: it
 happened or it did not.
 """
@@ -40,6 +40,10 @@ POINTS: Mapping[str, Point] = {
     "C07": Point("worker: claim committed, leases not yet held", "the lease lapses"),
     "C08": Point("worker: claimed, before anything runs", "the lease lapses"),
     "C09": Point("worker: claim written, before COMMIT", "still ready; the relay publishes again"),
+    "C10": Point("worker: a model has answered, nothing is written down", "the lease lapses; the model is asked again"),
+    "C11": Point(
+        "worker: an answer is in the journal, nothing follows", "the lease lapses; it goes on from the answer"
+    ),
     "C14": Point("worker: the body has ended, nothing is decided", "the lease lapses; the body runs again"),
     "C15": Point("settlement: written, before COMMIT", "rolled back; the lease lapses"),
     "C16": Point("worker: settlement committed, the delivery not told", "it is done; what was taken on lapses"),

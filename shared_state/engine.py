@@ -48,6 +48,15 @@ _PLANS = {
 }
 
 
+def lost_settings(found: dict[str, str]) -> str | None:
+    """The SQL that mends it, where a pooler between us and Postgres has dropped what a connection asks for; else None.
+
+    `found` is what is in force, by name.
+    """
+    lost = {name: value for name, value in _PLANS.items() if found.get(name) != value}
+    return " ".join(f"alter role current_user set {name} = '{value}';" for name, value in lost.items()) or None
+
+
 def make_engine(url: str, *, pool_size: int = 5, application: str = "orchestrator", pool_seconds: float = 5) -> Engine:
     """A pool that never waits long: 5 s to connect, `pool_seconds` for a free connection, 30 s for a statement."""
     if url.startswith("postgresql://"):

@@ -34,11 +34,16 @@ select s.id, s.key from steps s where s.state = 'blocked' and s.needs_left = 0;
 
 -- I10: safety: every step that could be claimed has its queue entry at its own epoch, unless it is due later
 select s.id, s.state from steps s left join outbox o on o.step_id = s.id and o.epoch = s.epoch
-where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) and s.due_at is null and o.step_id is null;
+    left join parked k on k.step_id = s.id and k.epoch = s.epoch
+where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) and s.due_at is null
+    and o.step_id is null and k.step_id is null;
 
 -- I11: safety: a queue entry is of a step that could be claimed, at its epoch
 select o.step_id, s.state || ' epoch ' || o.epoch from outbox o join steps s on s.id = o.step_id
-where o.epoch <> s.epoch or not (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null);
+where o.epoch <> s.epoch or not (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null)
+union all select k.step_id, 'parked, ' || s.state || ' epoch ' || k.epoch from parked k join steps s on s.id = k.step_id
+where (k.epoch <> s.epoch or not (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null))
+    and exists (select from rules r where r.id = k.rule_id and r.ended_at is null);
 
 -- I16: safety: nothing is accepted after its task was cancelled
 select o.step_id, 'accepted after cancel' from tasks t join steps s on s.task_id = t.id join outputs o on o.step_id = s.id
@@ -73,6 +78,9 @@ union all select p.step_id, 'proposal tenant' from steps s join proposals p on p
     where (p.task_id, p.tenant_id) <> (s.task_id, s.tenant_id)
 union all select e.step_id, 'queue entry tenant' from steps s join outbox e on e.step_id = s.id
     where (e.task_id, e.tenant_id) <> (s.task_id, s.tenant_id)
+union all select k.step_id, 'parked entry tenant' from steps s join parked k on k.step_id = s.id
+    where (k.task_id, k.tenant_id) <> (s.task_id, s.tenant_id)
+union all select r.id, 'rule tenant' from tasks t join rules r on r.task_id = t.id where r.tenant_id <> t.tenant_id
 union all select q.id, 'question tenant' from tasks t join questions q on q.task_id = t.id where q.tenant_id <> t.tenant_id
 union all select t.id, 'event tenant' from tasks t join events e on e.task_id = t.id where e.tenant_id <> t.tenant_id
 union all select t.id, 'idempotency key tenant' from tasks t join idempotency_keys k on k.task_id = t.id where k.tenant_id <> t.tenant_id
@@ -81,7 +89,9 @@ union all select n.id, 'note tenant' from dead_letters l join dead_letter_notes 
 union all select e.id, 'edit tenant' from dead_letters l join dead_letter_edits e on e.dead_letter_id = l.id where e.tenant_id <> l.tenant_id
 union all select f.task_id, 'fork tenant' from tasks t join forks f on f.task_id = t.id where f.tenant_id <> t.tenant_id
 union all select h.step_id, 'shared step tenant' from steps s join shared_steps h on h.step_id = s.id
-    where (h.task_id, h.tenant_id) <> (s.task_id, s.tenant_id);
+    where (h.task_id, h.tenant_id) <> (s.task_id, s.tenant_id)
+union all select c.step_id, 'model call tenant' from steps s join model_calls c on c.step_id = s.id
+    where (c.task_id, c.tenant_id) <> (s.task_id, s.tenant_id);
 
 -- I25: safety: needs go from lower to higher rank, so no cycle is possible
 select d.step_id, 'rank' from dependencies d join steps s on s.id = d.step_id join steps n on n.id = d.needs_id where n.rank >= s.rank;
@@ -111,6 +121,25 @@ where l.state = 'redriven' and s.epoch <= l.epoch + 1 or l.state = 'discarded' a
 
 -- I37: safety: bytes that were written anew as a message are no open dead letter any more
 select l.id, l.state from dead_letters l join dead_letter_edits e on e.dead_letter_id = l.id where l.step_id is null and l.state <> 'redriven';
+
+-- I41: safety: what the journal says of a call to a model can be read
+select c.step_id, c.epoch || '.' || c.ordinal from steps s join model_calls c on c.step_id = s.id
+where not exists (select 1 from artifacts a where a.tenant_id = c.tenant_id and a.sha256 = c.request_sha256)
+    or c.response_sha256 is not null and not exists (
+        select 1 from artifacts a where a.tenant_id = c.tenant_id and a.sha256 = c.response_sha256);
+
+-- I39: safety: of a limited agent no more steps have begun, or have a place, than may since the limit was set
+select r.id, r.team_name || '/' || r.agent || ' ' || count(*) || ' of ' || r.concurrency from rules r join (
+    select t.tenant_id, t.team_name, case s.state when 'reviewing' then s.reviewer else s.agent end as agent, a.started_at as at
+        from steps s join tasks t on t.id = s.task_id join attempts a on a.step_id = s.id and a.epoch = s.epoch
+        where s.lease_until is not null
+    union all select l.tenant_id, l.team_name, l.agent, o.published_at from outbox o join rules l on l.id = o.limit_id
+    ) b on b.tenant_id = r.tenant_id and b.team_name = r.team_name and b.agent = r.agent
+where r.concurrency > 0 and r.ended_at is null and (b.at is null or b.at > r.set_at) group by r.id having count(*) > r.concurrency;
+
+-- I40: liveness: an entry whose rule is gone is released
+select k.step_id, 'parked since ' || k.parked_at from parked k left join rules r on r.id = k.rule_id
+where (r.id is null or r.ended_at is not null) and coalesce(r.ended_at, k.parked_at) < clock_timestamp() - interval '10 seconds';
 
 -- I27: liveness: a lease that lapsed is recovered within the target
 select s.id, 'lapsed ' || s.lease_until from steps s where s.lease_until < clock_timestamp() - interval '10 seconds';

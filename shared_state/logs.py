@@ -54,6 +54,8 @@ def configure_logs(settings: Settings) -> None:
     # Celery tells of every message; our own line per settled attempt says more.
     logging.getLogger("celery").setLevel(max(level, logging.WARNING))
     logging.getLogger("alembic").setLevel(max(level, logging.WARNING))
+    # A line for each call to a model says less than the journal.
+    logging.getLogger("httpx2").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
     # Celery warns because of pickle, which nothing here accepts.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")

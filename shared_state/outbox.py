@@ -1,7 +1,8 @@
 """The outbox: one row per ready step, made in the transaction that makes it ready and deleted by the claim.
 
 Whoever commits publishes its own rows (`publish`); the relay (`relay`) gives waiting rows their fair turn and
-publishes again what was published long ago and never claimed.
+publishes again what was published long ago and never claimed. Rows of steps that may not begin, because of a pause or
+a limit, are parked: apart from the others, until the relay releases or admits them.
 """
 
 from collections import defaultdict
@@ -18,6 +19,7 @@ from contracts.topology import MessageKind
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, transaction
+from shared_state.rules import judge, park
 from shared_state.statements import query, run
 
 DIRECT_LIMIT = 20
@@ -26,7 +28,11 @@ MESSAGES_AT_ONCE = 4
 """Steps of one queue that become ready together travel in about so many messages, so that every worker gets some."""
 CHANNEL = "orchestrator_outbox"
 """LISTEN/NOTIFY channel that wakes the relay when rows wait for it."""
+RELEASE_LIMIT = 1000
+"""How many parked rows of one pause that has ended one pass of the relay puts back."""
 _RELAY_LOCK = 0x72656C61
+_LOOK = """select pg_try_advisory_xact_lock(%(key)s) as mine,
+    exists (select from parked where step_id > '00000000-0000-0000-0000-000000000000') as parked"""
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,21 @@ class MessagePublisher(Protocol):
 
 @dataclass(frozen=True)
 class RelayPass:
-    """What one pass of the relay did. `acted` is False when another instance was at it."""
+    """What one pass of the relay did, in rows. `acted` is False when another instance was at it.
+
+    `admitted` were parked for a place of their limited agent and got one; `parked` were to be sent and may not begin.
+    """
 
     acted: bool
     dispatched: int = 0
     republished: int = 0
+    admitted: int = 0
+    parked: int = 0
+
+    @property
+    def found_work(self) -> bool:
+        """Whether there may be more of it: what is published again is not due again for long."""
+        return self.dispatched + self.admitted + self.parked > 0
 
 
 def wakeups_of(connection: Connection, rows: Sequence[Any]) -> list[Wakeup]:
@@ -100,12 +116,18 @@ def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: flo
     the patience that is meant for messages that may still arrive.
     """
     with transaction(engine) as connection:
-        if not query(connection, "select pg_try_advisory_xact_lock(%(key)s) as mine", key=_RELAY_LOCK)[0]["mine"]:
+        (look,) = query(connection, _LOOK, key=_RELAY_LOCK)
+        if not look["mine"]:
             return RelayPass(acted=False)
+        if look["parked"]:
+            run(connection, "release", limit=RELEASE_LIMIT)
         late = run(connection, "republish", after_seconds=republish_seconds, limit=500)
         waiting = run(connection, "dispatch", window=window)
-        crash_point("C04", when=late or waiting)
-    wakeups = [wakeup_of(row) for row in (*late, *waiting)]
+        parked = _park(connection, [row["step_id"] for row in (*late, *waiting)])
+        admitted = run(connection, "admit") if look["parked"] or parked else []
+        crash_point("C04", when=late or waiting or admitted)
+    late, waiting = ([row for row in rows if row["step_id"] not in parked] for rows in (late, waiting))
+    wakeups = [wakeup_of(row) for row in (*late, *waiting, *admitted)]
     crash_point("C05", when=wakeups)
     if not publish(publisher, wakeups):
         crash_point("C29")
@@ -115,7 +137,12 @@ def relay(engine: Engine, publisher: MessagePublisher, *, republish_seconds: flo
             )
         return RelayPass(acted=True)
     crash_point("C28", when=wakeups)
-    return RelayPass(acted=True, dispatched=len(waiting), republished=len(late))
+    return RelayPass(True, len(waiting), len(late), len(admitted), len(parked))
+
+
+def _park(connection: Connection, ids: Sequence[UUID]) -> frozenset[UUID]:
+    """Those of the chosen that may not begin: nobody is sent for them."""
+    return park(connection, judge(connection, ids).held) if ids else frozenset()
 
 
 def hand_back(engine: Engine, refs: Sequence[StepRef]) -> None:

@@ -19,6 +19,11 @@ _STATEMENTS = {
             and exists (select 1 from tasks t where t.id = task_id and t.finished_at is not null)""",
     "dead_letters": """delete from dead_letters where step_id is null and state <> 'open'
         and closed_at < clock_timestamp() - make_interval(secs => %(dead_letter_days)s * 86400.0)""",
+    # What has ended needs no resuming; who paused what is kept as long as a task.
+    "rules": """with over as (
+            update rules r set ended_at = clock_timestamp(), ended_by = 'the end of its task'
+            from tasks t where t.id = r.task_id and r.ended_at is null and t.finished_at is not null)
+        delete from rules where ended_at < clock_timestamp() - make_interval(secs => %(days)s * 86400.0)""",
     "workers": "delete from workers where state = 'gone' and seen_at < clock_timestamp() - interval '1 day'",
 }
 

@@ -1,5 +1,6 @@
 """Settings: defaults < a running dev server's dev.json < orchestrator.toml < ORCHESTRATOR_* variables < flags.
 
+A variable whose name ends in `_FILE` names a file that holds the value, for secrets that are mounted as files.
 Only what is set overrides. An unknown key or a bad value is refused with the key, the problem and where it came from;
 nothing printed from here ever holds a password.
 """
@@ -12,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -21,6 +22,7 @@ from contracts.errors import Misconfigured
 from shared_state.crash_points import refuse_crashes
 
 PREFIX = "ORCHESTRATOR_"
+FILE_SUFFIX = "_FILE"
 CONFIG_VARIABLE = "ORCHESTRATOR_CONFIG"
 CONFIG_FILE = Path("orchestrator.toml")
 DEV_FILE = "dev.json"
@@ -32,8 +34,10 @@ _NOT_OURS = re.compile(
 _SECRET_PARAMETER = re.compile(r"secret|key|token|password|credential", re.IGNORECASE)
 _DATABASE_SCHEMES = ("postgresql",)
 _BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
+_MODEL = re.compile(r"[a-z][a-z0-9_/-]*:\S+")
 _SECRET_LENGTH = 16
 _ARTIFACT_SCHEMES = ("postgres", "file", "s3")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def masked(url: str) -> str:
@@ -52,6 +56,25 @@ def masked(url: str) -> str:
         quote_via=quote,
     )
     return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+class Listen(NamedTuple):
+    """Where a process listens; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in _LOOPBACK
+
+
+def _checked_listen(text: str) -> Listen:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must have the form HOST:PORT, like 127.0.0.1:9464 or [::1]:9464")
+    return Listen(host, int(port))
 
 
 def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
@@ -121,9 +144,22 @@ class Settings(BaseModel):
     retention_days: int = Field(default=30, ge=1, le=36_500)
     dead_letter_retention_days: int = Field(default=90, ge=1, le=36_500)
     """Closed dead letters, and the tasks they belong to, are kept at least this long."""
+    artifact_grace_days: int = Field(default=7, ge=2, le=36_500)
+    """Artifacts that nothing refers to go this long after they were last put: longer than any attempt may take."""
     dead_letter_webhook_url: SecretStr | None = None
     """Told of every new dead letter. A secret, since many such addresses hold a token."""
     dead_letter_webhook_secret: SecretStr | None = None
+    metrics_listen: str = ""
+    """HOST:PORT where this process tells of itself; nothing: nowhere."""
+    metrics_token: SecretStr | None = None
+    """What Prometheus has to show, as `Authorization: Bearer TOKEN`."""
+    flower_listen: str = "127.0.0.1:5555"
+    flower_user: str = Field(default="flower", pattern=r"^[A-Za-z0-9._-]{1,60}$")
+    flower_password: SecretStr | None = None
+    model: str = Field(default="", max_length=300)
+    """`provider:name`: the model of LLM agents whose team names none; empty for none."""
+    model_base_url: str | None = None
+    model_api_key: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -149,6 +185,23 @@ class Settings(BaseModel):
     def _api_url(cls, url: str) -> str:
         return _checked_url(url, ("http", "https")).rstrip("/")
 
+    @field_validator("model")
+    @classmethod
+    def _model(cls, name: str) -> str:
+        if name and not _MODEL.fullmatch(name):
+            raise ValueError("must have the form provider:name, such as openai-chat:gpt-5-mini")
+        return name
+
+    @field_validator("model_base_url")
+    @classmethod
+    def _model_base_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(_checked_url(url, ("http", "https")))
+        if not parts.hostname or parts.username is not None or parts.password is not None:
+            raise ValueError("must name a host, and no user: a key belongs into model_api_key")
+        return url.rstrip("/")
+
     @field_validator("dead_letter_webhook_url")
     @classmethod
     def _webhook_url(cls, url: SecretStr | None) -> SecretStr | None:
@@ -159,9 +212,16 @@ class Settings(BaseModel):
                 raise ValueError("must name a host, and no user: a receiver knows us by the signature")
         return url
 
-    @field_validator("dead_letter_webhook_secret")
+    @field_validator("metrics_listen", "flower_listen")
     @classmethod
-    def _webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+    def _listen(cls, text: str) -> str:
+        if text:
+            _checked_listen(text)
+        return text
+
+    @field_validator("dead_letter_webhook_secret", "metrics_token", "flower_password")
+    @classmethod
+    def _long_secret(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None and len(secret.get_secret_value()) < _SECRET_LENGTH:
             raise ValueError(f"is shorter than {_SECRET_LENGTH} characters")
         return secret
@@ -183,6 +243,27 @@ class Settings(BaseModel):
                 raise ValueError("signing_keys: a name is 1 to 40 letters, digits, - or _")
             if len(secret.get_secret_value()) < _SECRET_LENGTH:
                 raise ValueError(f"signing_keys: the secret of {name!r} is shorter than {_SECRET_LENGTH} characters")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_are_private(self) -> Self:
+        if self.metrics_listen and self.metrics_token is None and not _checked_listen(self.metrics_listen).is_loopback:
+            raise ValueError("metrics_listen: others can reach it there; set metrics_token, or listen on 127.0.0.1")
+        return self
+
+    @property
+    def metrics_address(self) -> Listen | None:
+        return _checked_listen(self.metrics_listen) if self.metrics_listen else None
+
+    @property
+    def flower_address(self) -> Listen:
+        return _checked_listen(self.flower_listen)
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> Self:
+        for key in ("model_base_url", "model_api_key"):
+            if getattr(self, key) is not None and not self.model:
+                raise ValueError(f"{key}: says how to reach a model, but none is named: set model as well")
         return self
 
     def __repr_args__(self) -> Any:
@@ -267,12 +348,34 @@ def _file_layer(file: Path) -> _Layer:
 
 def _environment_layer(environ: Mapping[str, str]) -> _Layer:
     """An empty variable counts as not set: that is what `NAME=${NAME:-}` in a compose file means."""
-    values = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in environ.items()
-        if name.startswith(PREFIX) and value and (not _NOT_OURS.match(name) or name == "ORCHESTRATOR_LISTEN_PORT")
-    }
+    values: dict[str, object] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or not value:
+            continue
+        if _NOT_OURS.match(name) and name != "ORCHESTRATOR_LISTEN_PORT":
+            continue
+        key = name.removeprefix(PREFIX).removesuffix(FILE_SUFFIX).lower()
+        if name.endswith(FILE_SUFFIX) and key in Settings.model_fields:
+            values[key] = _content_of(name, Path(value), environ)
+        else:
+            values[name.removeprefix(PREFIX).lower()] = value
     return _Layer(values, "the environment variable " + PREFIX + "{KEY}")
+
+
+def _content_of(name: str, path: Path, environ: Mapping[str, str]) -> str:
+    """What the file says that the variable names, without the newline at its end."""
+    direct = name.removesuffix(FILE_SUFFIX)
+    if environ.get(direct):
+        raise Misconfigured(f"{direct} and {name} are both set: unset one of them.")
+    try:
+        content = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise Misconfigured(f"{name}: {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{name}: {path} is not text in UTF-8.") from None
+    if not content:
+        raise Misconfigured(f"{name}: {path} is empty.")
+    return content
 
 
 def _dev_layer(data_dir: Path) -> _Layer:

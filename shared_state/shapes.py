@@ -55,8 +55,23 @@ class Task(TypedDict):
     finished_at: str | None
 
 
+class Pause(TypedDict):
+    """Of a task (`task_id`), of a team, or of one agent of a team. `held` steps wait for its end."""
+
+    task_id: str | None
+    team: str
+    agent: str | None
+    reason: str
+    paused_by: str
+    paused_at: str
+    held: int
+
+
 class TaskDetail(Task):
+    """`pauses` are those that concern it: its own, its team's and those of agents of its team."""
+
     input: Any
+    pauses: list[Pause]
 
 
 class Step(TypedDict):
@@ -83,6 +98,33 @@ class Step(TypedDict):
     created_at: str
     ready_at: str | None
     finished_at: str | None
+
+
+class ModelCall(TypedDict):
+    """One call to a model. `ending` is what came of it; `kept`: its answer is part of the conversation."""
+
+    epoch: int
+    ordinal: int
+    agent: str
+    model: str
+    settings: Any
+    ending: str
+    kept: bool
+    tool_calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    seconds: float
+    ended_at: str
+    request_sha256: str
+    response_sha256: str | None
+
+
+class ModelCallBodies(ModelCall):
+    """The same with what was sent (model, settings, tools, messages) and what came (null where nothing did)."""
+
+    request: Any
+    response: Any
 
 
 class Attempt(TypedDict):
@@ -129,6 +171,13 @@ class QueueEntry(TypedDict):
     created_at: str
     published_at: str | None
     publish_count: int
+
+
+class Held(TypedDict):
+    """Why a step that is ready may not begin: a `pause`, or the `limit` of its agent; `since` it was to."""
+
+    by: Literal["pause", "limit"]
+    since: str
 
 
 class Question(TypedDict):
@@ -228,6 +277,7 @@ class DeadLetterDetail(DeadLetter):
     feedback: Any
     attempts: list[Attempt]
     proposals: list[Proposal]
+    model_calls: list[ModelCall]
     blocks: list[Blocked]
     edits: list[Edit]
     notes: list[Note]
@@ -263,8 +313,10 @@ class StepDetail(Step):
     attempts: list[Attempt]
     proposals: list[Proposal]
     questions: list[Question]
+    model_calls: list[ModelCall]
     dead_letters: list[DeadLetter]
     message: QueueEntry | None
+    held: Held | None
     events: list[Event]
     trace_id: str | None
 
@@ -294,6 +346,39 @@ class Worker(TypedDict):
     state: str
     started_at: str
     seen_at: str
+    drain_requested_at: str | None
+    drain_requested_by: str | None
+
+
+class Limit(TypedDict):
+    """An agent of which at most `concurrency` steps run at once; `held` wait for a place."""
+
+    team: str
+    agent: str
+    concurrency: int
+    running: int
+    held: int
+
+
+class Moves(TypedDict):
+    """What attempts of one queue have begun, and failed, between two overviews."""
+
+    queue: str
+    begun: int
+    failed: int
+
+
+class Oldest(TypedDict):
+    """A step that runs, or is ready, for long. `since` it began, or became ready."""
+
+    step_id: str
+    task_id: str
+    team: str
+    key: str
+    agent: str
+    state: str
+    worker: str | None
+    since: str
 
 
 class Queue(TypedDict):
@@ -301,7 +386,8 @@ class Queue(TypedDict):
     sent for; whether the broker has taken that, or it will be sent again, nobody knows before a worker comes. `depth`
     is what the broker holds for everyone; null: it did not answer.
 
-    `republished` of the `published` were published more than once: a backlog, or messages that were lost.
+    `republished` of the `published` were published more than once: a backlog, or messages that were lost. `paused` and
+    `limited` are ready too, and may not begin: nobody is sent for them.
     """
 
     queue: str
@@ -309,9 +395,27 @@ class Queue(TypedDict):
     published: int
     republished: int
     running: int
+    paused: int
+    limited: int
     oldest_seconds: float | None
     worker_count: int
     depth: int | None
+
+
+class Overview(TypedDict):
+    """`tasks` are those that have not ended, by state; `moves` is null without an earlier overview to count from, whose
+    `cursor` that is. Queues have no `depth` here: the broker is not asked."""
+
+    at: str
+    cursor: str
+    tasks: dict[str, int]
+    queues: list[Queue]
+    moves: list[Moves] | None
+    workers: list[Worker]
+    oldest: list[Oldest]
+    dead_letters: list[DeadLetterCount]
+    pauses: list[Pause]
+    limits: list[Limit]
 
 
 class Team(TypedDict):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts.errors import InvalidInput
-from contracts.teams import Schemas, Team
+from contracts.teams import Agent, Kind, Schemas, Team
 
 FILE = "team.toml"
 DESCRIBE_SECONDS = 60.0
@@ -107,7 +107,7 @@ def _refuse(file: Path, error: ValidationError) -> InvalidInput:
 
 
 def _describe(file: Path, team: Team, timeout_seconds: float) -> dict[str, Schemas]:
-    agents = {name: {"call": agent.call, "gates": agent.gates} for name, agent in team.agents.items()}
+    agents = {name: _asked_of(agent, team) for name, agent in team.agents.items()}
     question = json.dumps({"agents": agents, "paths": [str(file.parent.absolute())]}).encode()
     output, status = _run_describe(question, timeout_seconds)
     described: dict[str, dict[str, Any]] = {}
@@ -125,8 +125,17 @@ def _describe(file: Path, team: Team, timeout_seconds: float) -> dict[str, Schem
     return {
         name: Schemas(input=described[name]["input"], output=described[name]["output"])
         for name, agent in team.agents.items()
-        if agent.call is not None
+        if agent.call is not None or agent.input is not None or agent.output is not None
     }
+
+
+def _asked_of(agent: Agent, team: Team) -> dict[str, Any]:
+    """What `workers.describe` is to look at."""
+    asked: dict[str, Any] = {"call": agent.call, "gates": agent.gates}
+    if agent.kind is Kind.LLM:
+        prompt = team.prompts.get(agent.prompt or "", "")
+        asked["llm"] = {"prompt": prompt, "tools": agent.tools, "input": agent.input, "output": agent.output}
+    return asked
 
 
 def _run_describe(question: bytes, timeout_seconds: float) -> tuple[bytes, int | None]:

@@ -10,7 +10,8 @@ from contracts.errors import NotFound
 from contracts.teams import Team
 from shared_state.connection import Connection
 from shared_state.engine import transaction
-from shared_state.statements import query
+from shared_state.outbox import wake_relay
+from shared_state.statements import query, run
 from shared_state.team_files import find_teams, read_team
 
 __all__ = ["apply", "digest", "find_teams", "head_digest", "list_teams", "load_team", "queues_of_teams", "read_team"]
@@ -38,6 +39,13 @@ def apply(engine: Engine, tenant: str, team: Team) -> str:
             where team_heads.digest <> excluded.digest""",
             tenant=tenant, name=team.name, digest=version,
         )  # fmt: skip
+        limits = [
+            {"agent": name, "concurrency": agent.concurrency}
+            for name, agent in team.agents.items()
+            if agent.concurrency
+        ]
+        run(connection, "keep_limits", tenant=tenant, team=team.name, limits=json.dumps(limits))
+        wake_relay(connection)
     return version
 
 

@@ -22,7 +22,7 @@ ROLE = "orchestrator_api"
 SETTING = "orchestrator.tenant"
 HIDDEN = frozenset({"api_keys", "tenants"})
 """What the role cannot even read: keys are looked up before there is a tenant."""
-READ_ONLY = frozenset({"teams", "team_heads", "artifacts", "workers"})
+READ_ONLY = frozenset({"teams", "team_heads", "artifacts", "workers", "model_calls"})
 """What the role never writes: only workers do, or people with access to the database."""
 ADD_ONLY = frozenset({"outputs", "attempts"})
 """What the role may copy into a fork, and never change: only workers do."""

@@ -13,10 +13,13 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.brokers import RabbitBroker, RedisBroker, TestBroker
 from tests.legal_moves import install as install_legal_moves
+from tests.rabbitmq import NOT_INSTALLED, RabbitServer, rabbitmq_home
 
 TEMPLATE = "template_migrated"
 CLEAN = "clean"
+CHOICE = "ORCHESTRATOR_TEST_BROKER"
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,22 @@ def postgres(servers_dir: Path) -> Iterator[EmbeddedPostgres]:
 def redis_server(servers_dir: Path) -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis(servers_dir / "redis") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(servers_dir: Path) -> Iterator[RabbitServer]:
+    if rabbitmq_home() is None:
+        pytest.skip(NOT_INSTALLED)
+    with RabbitServer(servers_dir / "rabbitmq") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def broker_of_choice(request: pytest.FixtureRequest) -> TestBroker:
+    """Redis, or RabbitMQ with ORCHESTRATOR_TEST_BROKER=amqp."""
+    if os.environ.get(CHOICE, "redis") == "amqp":
+        return RabbitBroker(request.getfixturevalue("rabbitmq"))
+    return RedisBroker(request.getfixturevalue("redis_server"))
 
 
 @pytest.fixture

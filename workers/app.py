@@ -18,12 +18,13 @@ from contracts.errors import InvalidInput, Misconfigured, OrchestratorError
 from contracts.teams import Role
 from contracts.topology import HANDLER_OF_KIND, QUEUE_OF_ROLE
 from shared_state import dead_letters, outbox, presence
-from shared_state.artifacts import ArtifactStore, open_bodies
+from shared_state.artifacts import ArtifactStore, Bodies, open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
 from shared_state.crash_points import crash_point
 from shared_state.engine import make_engine, transaction
+from shared_state.metrics import Pools, make_registry, open_endpoint
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 from shared_state.teams import queues_of_teams
@@ -31,7 +32,8 @@ from shared_state.teams_cache import TeamsCache
 from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
-from workers.isolation import AttemptRunner
+from workers.isolation import AttemptRunner, LlmAttempts
+from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
 log = structlog.get_logger("worker")
@@ -77,6 +79,8 @@ class WorkerProcess:
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
         self._queues = list(queues)
+        registry = make_registry()
+        self._endpoint = open_endpoint(settings, registry)
         self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
         require_served(self._engine)
         _require_used(self._engine, queues)
@@ -98,22 +102,37 @@ class WorkerProcess:
             lease_seconds=settings.lease_seconds,
             publish=self._publish,
         )
-        self._runner = AttemptRunner()
+        metrics = WorkerMetrics(registry)
+        metrics.watch(slots, settings.worker_slots)
+        Pools(registry, [("worker", self._engine), ("batcher", self._batch_engine)])
+        teams = partial(TeamsCache().get, self._engine)
         bodies = open_bodies(settings.artifact_url)
+
+        def make_llm() -> LlmAttempts:
+            from workers.llm.runner import LlmRunner  # takes seconds: only for workers that run such agents
+
+            engine = make_engine(settings.database_url, pool_size=4, application=f"llm {self.name}", pool_seconds=30)
+            store = partial(_store, engine, bodies)
+            return LlmRunner(engine, settings, teams=teams, artifacts=store, metrics=metrics)
+
+        self._runner = AttemptRunner(make_llm)
         house = House(
             keys=keys,
             batcher=self._batcher,
             heartbeat=self._heartbeat,
             runner=self._runner,
             slots=slots,
-            teams=partial(TeamsCache().get, self._engine),
-            artifacts=lambda tenant: ArtifactStore(self._engine, tenant, bodies),
+            teams=teams,
+            artifacts=partial(_store, self._engine, bodies),
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
+            metrics=metrics,
         )
         self._delivery = Delivery(house)
         self._refusal: str | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()
+        self._is_patient = False
+        """Whether nobody waits for the end of a drain, so that everything it holds may finish."""
         register_handlers(self.celery, self._delivery)
 
     def run(self) -> None:
@@ -154,9 +173,12 @@ class WorkerProcess:
             self._outbound.submit(outbox.publish, self._publisher, wakeups)
 
     def _on_shutdown(self, **_: Any) -> None:
-        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped."""
+        """Celery stops consuming and waits for running handlers; after `drain_seconds` their work is stopped, unless a
+        person asked for the drain."""
         self._stopping.set()
         self._delivery.drain()
+        if self._is_patient:
+            return
         threading.Thread(target=self._end_late, name="drain", daemon=True).start()
 
     def _end_late(self) -> None:
@@ -175,14 +197,29 @@ class WorkerProcess:
         self._quarantine.stop(5.0)
         presence_thread.join(timeout=2)
         self._say("gone")
+        if self._endpoint is not None:
+            self._endpoint.close()
         log.info("worker.stopped", worker=self.name)
 
     def _report(self) -> None:
+        first = True
         while True:
-            self._say("draining" if self._stopping.is_set() else "running")
+            heard = self._say("draining" if self._stopping.is_set() else "running", first=first)
+            first = first and heard is None
+            if heard is not None:
+                self._batcher.peers = heard.peers
+                self._drain_if_asked(heard.drain_requested_by)
             self._check_schema()
             if self._stopping.wait(PRESENCE_SECONDS):
                 return
+
+    def _drain_if_asked(self, by: str | None) -> None:
+        """As on SIGTERM, but that nobody waits; with exit status 0, which says that it need not be started again."""
+        if by is not None and not self._stopping.is_set():
+            log.info("worker.drained", worker=self.name, by=by)
+            self._is_patient = True
+            self._stopping.set()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _check_schema(self) -> None:
         """Stop as if told to, where somebody has migrated the database past what this release can work with."""
@@ -196,14 +233,19 @@ class WorkerProcess:
             self._stopping.set()
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _say(self, state: str) -> None:
+    def _say(self, state: str, *, first: bool = False) -> presence.Heard | None:
         try:
-            self._batcher.peers = presence.report(
+            return presence.report(
                 self._engine, self.name, host=socket.gethostname(), pid=os.getpid(), queues=self._queues,
-                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state,
+                slots=self._settings.worker_slots, busy=self._heartbeat.count, state=state, first=first,
             )  # fmt: skip
         except OrchestratorError as error:
             log.warning("presence.unavailable", text=error.text)
+            return None
+
+
+def _store(engine: Engine, bodies: Bodies | None, tenant: str) -> ArtifactStore:
+    return ArtifactStore(engine, tenant, bodies)
 
 
 def _keep_logging(**_: Any) -> None:

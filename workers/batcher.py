@@ -21,7 +21,7 @@ from contracts.assignments import Assignment
 from contracts.errors import Unavailable
 from contracts.messages import StepRef
 from contracts.settlements import Return
-from shared_state.attempts import Settled, Settling, begin_claim, begin_settle, is_settled
+from shared_state.attempts import Claims, Settled, Settling, begin_claim, begin_settle, claim_ruled, is_settled
 from shared_state.connection import Connection
 from shared_state.engine import retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup
@@ -190,10 +190,11 @@ class Batcher:
         transaction = _Transaction(self._slots, self._queues, self.peers, batch)
         asked_at = time.monotonic()
         try:
-            claimed = retrying(
+            claims = retrying(
                 self._engine,
                 lambda connection: transaction.work(connection, self._worker, self._lease_seconds),
             )()
+            claimed = [*claims.assignments, *self._claim_ruled(claims.ruled)]
         except BaseException:
             transaction.roll_back()
             raise
@@ -211,6 +212,22 @@ class Batcher:
         for settling in batch.settles:
             share = shares.get(settling.settling.key, ())
             _answer(settling.then, Written(settling.settling.key in written, Claimed(share, asked_at)))
+
+    def _claim_ruled(self, refs: Sequence[StepRef]) -> list[Assignment]:
+        """What a rule may hold back takes another transaction. The first is committed: a failure here must not undo it,
+        and what it leaves unclaimed is published again."""
+        if not refs:
+            return []
+        try:
+            return retrying(
+                self._engine,
+                lambda connection: claim_ruled(
+                    connection, refs, worker=self._worker, lease_seconds=self._lease_seconds
+                ),
+            )
+        except Unavailable as error:
+            log.warning("database.unavailable", text=error.text, claimed=len(refs))
+            return []
 
     def _earlier(self, batch: _Batch, settled: Settled) -> set[tuple[UUID, int]]:
         """What a COMMIT whose answer was lost has written may now seem stale: it is ours all the same."""
@@ -242,7 +259,7 @@ class _Transaction:
         self._takers = [each.settling.key for each in batch.settles if each.take_on]
         self._spare = 0
 
-    def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], list[Assignment]]:
+    def work(self, connection: Connection, worker: str, lease_seconds: float) -> Callable[[], Claims]:
         self.roll_back()
         refs = {(ref.id, ref.epoch) for claiming in self._batch.claims for ref in claiming.refs}
         if self._batch.settles:
@@ -252,7 +269,7 @@ class _Transaction:
             self.taken = frozenset((each.step_id, each.epoch) for each in self._choose(writing.expected))
             refs |= self.taken
         if not refs:
-            return list
+            return lambda: Claims([], [])
         named = [StepRef(id=step_id, epoch=epoch) for step_id, epoch in refs]
         return begin_claim(connection, named, worker=worker, lease_seconds=lease_seconds)
 

@@ -6,8 +6,9 @@ process is cut off, as a lapsed lease that somebody else recovers.
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from workers.crew import Crew
 from workers.gates.outcome import gate
 from workers.heartbeat import Heartbeat, Lease, StopReason
 from workers.isolation import Ran
+from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
 log = structlog.get_logger("delivery")
@@ -73,6 +75,7 @@ class House:
     """tenant -> its artifacts."""
     hand_back: Callable[[Sequence[StepRef]], None]
     """Let the relay publish these steps again."""
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
 
 
 class _Parcel:
@@ -223,20 +226,24 @@ class Delivery:
             log.warning("attempt.lost", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch)
             self._end(turn)
             return
-        take_on = turn.place < CHAIN_LIMIT and not self._draining.is_set()
-        self._house.batcher.settle(settling, partial(self._settled, turn, settling), take_on=take_on)
+        self._write(turn, settling, take_on=turn.place < CHAIN_LIMIT and not self._draining.is_set())
 
-    def _settled(self, turn: _Turn, settling: Settling, answer: Written | Exception) -> None:
+    def _write(self, turn: _Turn, settling: Settling, *, take_on: bool = False) -> None:
+        then = partial(self._settled, turn, settling, time.monotonic())
+        self._house.batcher.settle(settling, then, take_on=take_on)
+
+    def _settled(self, turn: _Turn, settling: Settling, asked_at: float, answer: Written | Exception) -> None:
         if isinstance(answer, Exception):
             self._refused(turn, settling, answer)
             return
         crash_point("C16")
         _report(settling, answer.done)
+        self._house.metrics.settled(settling, time.monotonic() - asked_at, done=answer.done)
         idle = not answer.taken_on.assignments
         if not answer.done and idle and turn.lease.reason is None and not isinstance(settling.settlement, Abandon):
             # Cancelled between the last heartbeat and the settlement: the attempt ends with its task.
             abandoned = Settling(turn.assignment, Abandon(), settling.record)
-            self._house.batcher.settle(abandoned, partial(self._settled, turn, abandoned))
+            self._write(turn, abandoned)
             return
         if idle:
             self._end(turn)
@@ -260,8 +267,7 @@ class Delivery:
             return
         failure = Failure(code="internal", text=f"the result could not be stored ({type(error).__name__})")
         settlement = decide_failure(turn.assignment, failure, settling.team, random.random())
-        again = Settling(turn.assignment, settlement)
-        self._house.batcher.settle(again, partial(self._settled, turn, again))
+        self._write(turn, Settling(turn.assignment, settlement))
 
 
 def _put_off(assignment: Assignment, error: Unavailable) -> Return:

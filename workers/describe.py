@@ -1,7 +1,8 @@
 """What a team's agents take and return, read from their annotations: `python -m workers.describe`.
 
 Runs in a process of its own, so that the service that applies a team never imports its code. On stdin comes
-`{"agents": {name: {"call", "gates"}}, "paths": [folder, ...]}`; on stdout goes one line per agent, in the order given,
+`{"agents": {name: {"call", "gates", "llm"}}, "paths": [folder, ...]}` (`llm` only for agents of that kind: `{"prompt",
+"tools", "input", "output"}`, the prompt as its text); on stdout goes one line per agent, in the order given,
 `{name: {"input": schema | null, "output": schema | null, "error": text | null}}`. A line that is missing says which
 agent's code ended the process. Schemas are closed: objects that list their properties allow no others.
 """
@@ -15,11 +16,14 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from workers.agents.load import NotImportable, import_module, load
+from contracts.errors import InvalidInput
+from workers.agents.load import NotImportable, import_module, load, load_type
 from workers.gates import check_names
 from workers.gates.run import BUILT_IN
 from workers.gates.schema import close
 from workers.isolation.linux import die_with_parent
+from workers.llm.prompts import Undefined, check_prompt
+from workers.llm.tools import find_tools
 
 
 class _Wrong(Exception):
@@ -49,9 +53,33 @@ def describe(agent: Mapping[str, Any]) -> dict[str, Any]:
             loaded = _load(call)
             described["input"] = _schema("input", loaded.input, "validation")
             described["output"] = _schema("output", loaded.output, "serialization")
+        if agent.get("llm") is not None:
+            described |= _describe_llm(agent["llm"])
     except _Wrong as wrong:
         described["error"] = str(wrong)
     return described
+
+
+def _describe_llm(told: Mapping[str, Any]) -> dict[str, Any]:
+    """No model SDK is imported for this."""
+    try:
+        check_prompt(told["prompt"])
+    except Undefined as error:
+        raise _Wrong(f"prompt: {error.text}") from error
+    try:
+        find_tools(told["tools"])
+    except InvalidInput as error:
+        raise _Wrong(f"tools: {error.text}") from error
+    modes: Mapping[str, Literal["validation", "serialization"]] = {"input": "validation", "output": "serialization"}
+    schemas: dict[str, Any] = {}
+    for what, mode in modes.items():
+        if told[what] is None:
+            continue
+        try:
+            schemas[what] = _schema(what, load_type(told[what]), mode)
+        except NotImportable as error:
+            raise _Wrong(f"{what}: {error.text}") from error
+    return schemas
 
 
 def _load(call: str) -> Any:

@@ -8,13 +8,15 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
-from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steps, tasks
+from orchestrator.api import dead_letters, events, installation, problems, questions, schemas, steering, steps, tasks
 from orchestrator.api.feed import Feed
 from orchestrator.api.headers import SecurityHeaders
 from orchestrator.api.limits import Limits
 from orchestrator.api.load import LoadLimit
+from orchestrator.api.metrics import InstallationMetrics
 from orchestrator.api.rates import RateLimits
 from orchestrator.api.services import Services
+from orchestrator.api.traffic import PREFIX, CountTraffic, Traffic
 from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
 from orchestrator.auth import Authenticator
@@ -31,10 +33,18 @@ _BODIES: list[type[BaseModel]] = [
     Forking,
     *dead_letters.BODIES,
     questions.Answer,
+    steering.Pausing,
 ]
 
 
-def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled: bool = False) -> FastAPI:
+def make_api(
+    settings: Settings,
+    engine: Engine,
+    publisher: Publisher,
+    *,
+    walled: bool = False,
+    traffic: Traffic | None = None,
+) -> FastAPI:
     """The whole HTTP API, as an ASGI application. `walled`: row-level security binds what it does for a caller.
 
     Raises `Misconfigured` for an unusable `artifact_url`.
@@ -53,6 +63,7 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
         limits=Limits.of(settings),
         rates=RateLimits(buckets, rate=settings.rate_per_second, burst=settings.rate_burst),
         vitals=Vitals(engine, settings),
+        metrics=InstallationMetrics(engine, settings),
     )
 
     @asynccontextmanager
@@ -73,13 +84,16 @@ def make_api(settings: Settings, engine: Engine, publisher: Publisher, *, walled
         redirect_slashes=False,
     )
     api.state.services = services
-    for router in (tasks.router, events.router, steps.router, dead_letters.router, questions.router):
-        api.include_router(router, prefix="/v1")
-    api.include_router(installation.router, prefix="/v1")
-    api.include_router(installation.probes, prefix="/v1")
+    routers = (tasks, events, steps, dead_letters, questions, steering)
+    for router in (each.router for each in routers):
+        api.include_router(router, prefix=PREFIX)
+    api.include_router(installation.router, prefix=PREFIX)
+    api.include_router(installation.probes, prefix=PREFIX)
     api.include_router(installation.probes, include_in_schema=False)
+    api.include_router(installation.metrics)
     api.add_middleware(LoadLimit, limit=settings.max_requests)
     api.add_middleware(SecurityHeaders)
+    api.add_middleware(CountTraffic, traffic=traffic or Traffic())
     problems.install(api, services.vitals.note_away)
     schemas.install(api, _BODIES, settings.max_page_size)
     return api

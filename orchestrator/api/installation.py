@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from contracts.errors import Misconfigured, Unavailable
@@ -11,11 +11,14 @@ from orchestrator.api.pages import Page, PageQuery, cut
 from orchestrator.api.services import Everyones, Ours, Reader, ReaderOnly
 from shared_state import migrate, views
 from shared_state.engine import transaction
+from shared_state.metrics import CONTENT_TYPE
 from shared_state.shapes import Health, Queue, Readiness, Team, TeamDetail, Worker
 
 router = APIRouter(tags=["installation"])
 probes = APIRouter(tags=["installation"])
 """Without a key: they say nothing but whether the parts answer."""
+metrics = APIRouter()
+"""With a token of their own: they are of all tenants."""
 
 
 class TeamQuery(PageQuery):
@@ -85,3 +88,10 @@ def ready(services: Everyones) -> Any:
         "database": "ok",
         **{part: troubles.get(part) or "ok" for part in ("broker", "disk", "backlog")},
     }
+
+
+@metrics.get("/metrics", include_in_schema=False)
+def read_metrics(request: Request, services: Everyones) -> Response:
+    """The whole installation in figures, for whoever shows the `metrics_token`."""
+    services.metrics.require_reader(request.headers.get("authorization"))
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE)

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestrator.api.problems import respond
 from orchestrator.refusals import Overloaded
 
-_PROBES = frozenset({"/health", "/ready", "/v1/health", "/v1/ready"})
+_PROBES = frozenset({"/health", "/ready", "/v1/health", "/v1/ready", "/metrics"})
 
 
 class LoadLimit:

@@ -14,10 +14,12 @@ from sqlalchemy import Engine
 from contracts.errors import Misconfigured
 from orchestrator.api.application import make_api
 from orchestrator.api.services import Services
+from orchestrator.api.traffic import Traffic
 from shared_state import migrate, tenant_wall
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
+from shared_state.metrics import Pools, make_registry, open_endpoint
 from shared_state.settings import Settings
 
 POOL_SIZE = 12
@@ -46,15 +48,20 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         settings.database_url, pool_size=POOL_SIZE, application="orchestrator api", pool_seconds=POOL_SECONDS
     )
     publisher = open_publisher(settings)
+    registry = make_registry()
+    Pools(registry, [("api", engine)])
+    endpoint = open_endpoint(settings, registry)
     try:
         migrate.require_served(engine)
         walled = is_walled(settings, engine)
-        server = make_server(make_api(settings, engine, publisher, walled=walled))
+        server = make_server(make_api(settings, engine, publisher, walled=walled, traffic=Traffic(registry)))
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         _stop_on_signals(server)
         asyncio.run(server.serve([listener]))
     finally:
+        if endpoint is not None:
+            endpoint.close()
         publisher.close()
         engine.dispose()
         listener.close()
@@ -106,7 +113,7 @@ def open_publisher(settings: Settings) -> Publisher:
     return Publisher(make_app(settings), signing_keys(settings), origin="orchestrator api")
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, setting: str = "listen_port") -> socket.socket:
     """A bound socket, so that a port which is taken is found out before anything else starts."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -114,7 +121,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise Misconfigured(
-            f"listen_port: cannot listen on {host}:{port} ({reason}); choose another with ORCHESTRATOR_LISTEN_PORT"
+            f"{setting}: cannot listen on {host}:{port} ({reason}); choose another with ORCHESTRATOR_{setting.upper()}"
         ) from None
     # Connections inherit it. Without, an answer of two packets waits 40 ms for the acknowledgement of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -13,6 +13,7 @@ from contracts.errors import InvalidInput, NotFound
 from orchestrator.api.bodies import Received, read_body
 from orchestrator.api.feed import Feed
 from orchestrator.api.limits import Limits
+from orchestrator.api.metrics import InstallationMetrics
 from orchestrator.api.rates import RateLimits
 from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
@@ -38,6 +39,7 @@ class Services:
     limits: Limits
     rates: RateLimits
     vitals: Vitals
+    metrics: InstallationMetrics
     teams: TeamsCache = field(default_factory=TeamsCache)
 
 
@@ -91,6 +93,7 @@ ReaderOnly = Depends(_permitted(Permission.READ))
 Reader = Annotated[Caller, ReaderOnly]
 Operator = Annotated[Caller, Depends(_permitted(Permission.OPERATE))]
 Decider = Annotated[Caller, Depends(_permitted(Permission.DECIDE))]
+Administrator = Annotated[Caller, Depends(_permitted(Permission.ADMINISTER))]
 Body = Annotated[Received, Depends(_body)]
 """Declared after the caller, so that nobody without a key can make us read a body."""
 

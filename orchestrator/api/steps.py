@@ -1,9 +1,9 @@
 """Steps and artifacts over HTTP."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from contracts.errors import NotFound
@@ -11,10 +11,11 @@ from orchestrator.api.services import Ours, Reader, parse_id
 from orchestrator.auth import Permission, allows
 from shared_state import views
 from shared_state.engine import transaction
-from shared_state.shapes import StepDetail
+from shared_state.shapes import ModelCallBodies, StepDetail
 
 router = APIRouter(tags=["steps"])
 
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _SAFE_MEDIA_TYPES = frozenset(
     {"application/json", "text/plain", "text/csv", "text/markdown", "application/pdf", "image/png", "image/jpeg"}
@@ -28,6 +29,15 @@ def read_step(step_id: str, caller: Reader, services: Ours) -> Any:
     detailed = allows(caller, Permission.OPERATE)
     with transaction(services.engine) as connection:
         return views.steps.read(connection, caller.tenant, parse_id(step_id, "step"), detailed=detailed)
+
+
+@router.get("/steps/{step_id}/model-calls/{epoch}/{ordinal}", response_model=ModelCallBodies)
+def read_model_call(step_id: str, epoch: Number, ordinal: Number, caller: Reader, services: Ours) -> Any:
+    """What an agent said to its model at one turn, whole, and what it heard."""
+    with transaction(services.engine) as connection:
+        step = views.steps.read(connection, caller.tenant, parse_id(step_id, "step"), detailed=False)
+    call = views.model_calls.find(step["model_calls"], epoch, ordinal)
+    return views.model_calls.with_bodies(call, services.open_store(caller.tenant))
 
 
 @router.get(

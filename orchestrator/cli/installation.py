@@ -18,6 +18,7 @@ def list_workers(*, json: Json = False) -> None:
                 ("QUEUES", lambda worker: ",".join(worker["queues"])),
                 ("BUSY", lambda worker: f"{worker['busy']}/{worker['slots']}"),
                 ("SEEN", lambda worker: output.moment(worker["seen_at"])),
+                ("DRAINED BY", lambda worker: worker["drain_requested_by"] or ""),
             ],
             as_json=json,
             empty="no workers",
@@ -26,7 +27,8 @@ def list_workers(*, json: Json = False) -> None:
 
 def list_queues(*, json: Json = False) -> None:
     """List queues: steps that wait for their turn, that are sent for (again and again until a worker takes them; the
-    broker may be away meanwhile) and that run; and what the broker really holds."""
+    broker may be away meanwhile), that run, and that may not begin (paused, or over their agent's limit); and what the
+    broker really holds."""
     with Client() as client:
         output.table(
             client.queues(),
@@ -36,6 +38,8 @@ def list_queues(*, json: Json = False) -> None:
                 ("SENT FOR", "published"),
                 ("AGAIN", "republished"),
                 ("RUNNING", "running"),
+                ("PAUSED", "paused"),
+                ("LIMITED", "limited"),
                 ("WORKERS", "worker_count"),
                 ("BROKER", lambda queue: "no answer" if queue["depth"] is None else queue["depth"]),
             ],

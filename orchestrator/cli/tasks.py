@@ -8,8 +8,10 @@ from cyclopts import Parameter
 from contracts.errors import InvalidInput
 from orchestrator.cli import arguments, batch, output
 from orchestrator.cli.attempts import show_attempts
+from orchestrator.cli.calls import list_calls, show_calls
 from orchestrator.cli.download import save_result
 from orchestrator.cli.output import Json
+from orchestrator.cli.steering import name_of
 from orchestrator.client import Client
 from shared_state.shapes import Task
 
@@ -189,10 +191,18 @@ def list_steps(task: str, *, state: Many = (), limit: int | None = None, json: J
         )
 
 
-def show_step(step: str, *, json: Json = False) -> None:
-    """Show one step: attempts, verdicts, proposals, events."""
+def show_step(step: str, *, calls: bool = False, json: Json = False) -> None:
+    """Show one step: attempts, verdicts, proposals, events.
+
+    Args:
+        calls: show every call to a model instead: exactly what was said at each turn, and what was answered.
+    """
     with Client() as client:
         found = client.step(step)
+        if calls:
+            bodies = [client.model_call(step, each["epoch"], each["ordinal"]) for each in found["model_calls"]]
+            output.document(bodies) if json else show_calls(bodies)
+            return
     if json:
         output.document(found)
         return
@@ -206,6 +216,7 @@ def show_step(step: str, *, json: Json = False) -> None:
         "state",
         "shared_from",
         "degraded",
+        "held",
         "worker",
         "due_at",
         "trace_id",
@@ -215,6 +226,7 @@ def show_step(step: str, *, json: Json = False) -> None:
     if found["state"] == "succeeded":
         output.facts([("output", output.short(found["output"], 400))])
     show_attempts(found["attempts"])
+    list_calls(found["model_calls"])
     for event in found["events"]:
         output.line(f"{output.moment(event['at'])} {event['type']}")
 
@@ -238,6 +250,10 @@ def _show(task: Any) -> None:
         shown = f"{origin['task_id']} at step {origin['step']}{edited}, by {origin['actor']}"
         output.facts([("forked from", shown)])
     output.facts([("steps", output.counts(task["step_counts"]))])
+    for pause in task.get("pauses", ()):
+        reason = f": {output.short(pause['reason'])}" if pause["reason"] else ""
+        where = "" if pause["task_id"] else f" ({name_of(pause)})"
+        output.facts([("paused", f"since {output.moment(pause['paused_at'])} by {pause['paused_by']}{where}{reason}")])
     if task["error"]:
         where = f" (step {task['error']['step']})" if "step" in task["error"] else ""
         output.facts([("error", f"{task['error']['code']}: {task['error']['text']}{where}")])

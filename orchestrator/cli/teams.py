@@ -1,5 +1,6 @@
-"""`teams apply`: from a directory of TOML, prompts and code to the teams that tasks can name."""
+"""`teams apply`: from a directory of TOML, prompts and code to the teams that tasks can name; `teams copy`: a start."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,23 @@ def apply(
     require_served(engine)
     for team in teams:
         output.line(f"{team.name} {apply_team(engine, tenant, team)}")
+
+
+def copy(team: str, directory: Path) -> None:
+    """Copy a built-in team's file and prompts; its code stays where it is. Applied, the copy takes the team's place.
+
+    Args:
+        team: Name of a built-in team.
+        directory: The folder to write to; made if it is not there.
+    """
+    folders = {folder.name: folder for folder in built_in_teams()}
+    if team not in folders:
+        raise InvalidInput(f"there is no built-in team {team!r}; there are {', '.join(sorted(folders))}", field="TEAM")
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [file for file in sorted(folders[team].iterdir()) if file.suffix in (".toml", ".md")]
+    taken = next((file.name for file in files if (directory / file.name).exists()), None)
+    if taken is not None:
+        raise InvalidInput(f"{directory / taken} is there already; name another folder", field="DIRECTORY")
+    for file in files:
+        shutil.copyfile(file, directory / file.name)
+        output.line(str(directory / file.name))

@@ -55,4 +55,5 @@ def _picture(task: str, kinds: Counter[str], last: list[str]) -> Table:
 
 def _line(event: Event) -> str:
     step = f" {event['step_key']}" if event["step_key"] else ""
-    return output.clean(f"{output.moment(event['at'])} {event['type']}{step}")
+    said = f": {event['data'].get('text')}" if event["type"] == "step.progressed" else ""
+    return output.clean(f"{output.moment(event['at'])} {event['type']}{step}{said}")

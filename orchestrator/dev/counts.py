@@ -31,6 +31,14 @@ def asked_counts(data_dir: Path) -> dict[str, int]:
         return {}
 
 
+def asked_when(data_dir: Path) -> float | None:
+    """When somebody last asked, by the file's clock; null where nobody has."""
+    try:
+        return (data_dir / _FILE).stat().st_mtime
+    except OSError:
+        return None
+
+
 def forget_counts(data_dir: Path) -> None:
     """A new start begins with its own options."""
     (data_dir / _FILE).unlink(missing_ok=True)

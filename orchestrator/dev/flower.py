@@ -1,15 +1,13 @@
 """Flower beside a dev server: on 127.0.0.1, with a password, looking only."""
 
-import secrets
 from pathlib import Path
 from typing import TypedDict
 
-from contracts.errors import Misconfigured
-from orchestrator.api.serve import listen
-from orchestrator.embedded.folder import free_port, stored_secret
+from orchestrator.dev.ports import PortOfPart
+from orchestrator.embedded.folder import stored_secret
+from shared_state.settings import PREFIX
 
 USUAL_PORT = 5555
-PROGRAM = ("celery", "-A", "shared_state.broker.flower_app:app", "flower")
 
 
 class FlowerShown(TypedDict):
@@ -21,32 +19,24 @@ class FlowerShown(TypedDict):
 
 
 class FlowerAccess:
-    """Where Flower listens and who may look. The port is settled anew at each of its starts: others want it too."""
+    """Where Flower listens and who may look."""
 
     def __init__(self, data_dir: Path) -> None:
         self.user = "dev"
         self.password = stored_secret(data_dir / "flower.password")
-        self.port = USUAL_PORT
+        self._port = PortOfPart(USUAL_PORT)
+
+    @property
+    def port(self) -> int | None:
+        return self._port.number
 
     def environment(self) -> dict[str, str]:
         """What Flower is told; never by its command line, which everybody can read."""
-        self.port = self.port if _is_free(self.port) else free_port()
         return {
-            "FLOWER_ADDRESS": "127.0.0.1",
-            "FLOWER_PORT": str(self.port),
-            "FLOWER_BASIC_AUTH": f"{self.user}:{self.password}",
-            "FLOWER_COOKIE_SECRET": secrets.token_hex(32),
-            "FLOWER_READ_ONLY": "true",
-            "FLOWER_MAX_TASKS": "10000",
+            f"{PREFIX}FLOWER_LISTEN": self._port.settle(),
+            f"{PREFIX}FLOWER_USER": self.user,
+            f"{PREFIX}FLOWER_PASSWORD": self.password,
         }
 
     def shown(self) -> FlowerShown:
         return {"url": f"http://127.0.0.1:{self.port}", "user": self.user, "password": self.password}
-
-
-def _is_free(port: int) -> bool:
-    try:
-        listen("127.0.0.1", port).close()
-    except Misconfigured:
-        return False
-    return True

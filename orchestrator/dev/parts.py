@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from orchestrator.child import Child
+from orchestrator.dev.ports import HOST, PortOfPart
 from orchestrator.dev.restarts import Restarts
 from orchestrator.logs import RotatingLog
 
@@ -17,6 +18,7 @@ class Shown(TypedDict):
     name: str
     pid: int | None
     port: int | None
+    metrics: str | None
     command: str
     worker: str | None
     log: str
@@ -91,6 +93,8 @@ class ProcessPart:
     port: Callable[[], int | None] = lambda: None
     worker_prefix: str | None = None
     """What the worker's name begins with; null for what is not a worker."""
+    metrics: PortOfPart | None = None
+    """Where it tells of itself."""
     restarts: Restarts = field(default_factory=Restarts)
     started_at: float = 0.0
 
@@ -123,7 +127,8 @@ class ProcessPart:
         return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
 
     def shown(self) -> Shown:
-        return _shown(self, " ".join(self.command), self.port(), self.worker, self.log.path)
+        url = None if self.metrics is None else f"http://{HOST}:{self.metrics.number}/metrics"
+        return {**_shown(self, " ".join(self.command), self.port(), self.worker, self.log.path), "metrics": url}
 
 
 def _shown(part: Part, command: str, port: int | None, worker: str | None, log: Path) -> Shown:
@@ -131,6 +136,7 @@ def _shown(part: Part, command: str, port: int | None, worker: str | None, log: 
         "name": part.name,
         "pid": part.pid,
         "port": port,
+        "metrics": None,
         "command": command,
         "worker": worker,
         "log": str(log),

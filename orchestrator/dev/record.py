@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from orchestrator.dev.flower import FlowerShown
 from orchestrator.dev.parts import Shown
@@ -16,6 +17,7 @@ from shared_state.settings import DEV_FILE, Settings
 
 _SHARED_SETTINGS = ("database_url", "broker_url", "artifact_url", "api_url")
 _ORPHAN_SECONDS = 5.0
+TARGETS_FILE = "metrics-targets.json"
 
 
 def write_record(settings: Settings, key: str, flower: FlowerShown | None, parts: Sequence[Shown]) -> None:
@@ -25,6 +27,11 @@ def write_record(settings: Settings, key: str, flower: FlowerShown | None, parts
         "url": settings.api_url,
         "key": key,
         "flower": flower,
+        "metrics": {
+            "url": f"{settings.api_url}/metrics",
+            "token": settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+            "targets": str(settings.data_dir / TARGETS_FILE),
+        },
         "data_dir": str(settings.data_dir),
         "written_at": time.time(),
         "parts": list(parts),
@@ -38,8 +45,19 @@ def write_record(settings: Settings, key: str, flower: FlowerShown | None, parts
     write_private(settings.data_dir / DEV_FILE, json.dumps(record, indent=2) + "\n")
 
 
+def write_targets(data_dir: Path, parts: Sequence[Shown]) -> None:
+    """Where the parts tell of themselves, as Prometheus reads it (`file_sd_configs`)."""
+    targets = [
+        {"targets": [urlsplit(part["metrics"]).netloc], "labels": {"process": part["name"]}}
+        for part in parts
+        if part["metrics"]
+    ]
+    write_private(data_dir / TARGETS_FILE, json.dumps(targets, indent=2) + "\n")
+
+
 def remove_record(data_dir: Path) -> None:
     (data_dir / DEV_FILE).unlink(missing_ok=True)
+    (data_dir / TARGETS_FILE).unlink(missing_ok=True)
 
 
 def end_previous(data_dir: Path) -> list[str]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from contracts.errors import OrchestratorError
 from orchestrator.dev.options import Options
 from orchestrator.dev.server import DevServer
+from orchestrator.models import describe_default
 from shared_state.settings import Settings
 
 TICK_SECONDS = 0.2
@@ -53,6 +54,7 @@ def _summary(server: DevServer) -> list[tuple[str, str]]:
     lines = [("API", settings.api_url)]
     if flower is not None:
         lines.append(("Flower", f"{flower.shown()['url']}  (user {flower.user}, password in dev.json)"))
+    lines.append(("Model", describe_default(settings).text))
     lines.append(("Data", f"{settings.data_dir}  (logs/: logs; dev.json: addresses, keys, pids)"))
     if settings.data_dir != Settings().data_dir.absolute():
         lines.append(("First", f"export ORCHESTRATOR_DATA_DIR={shlex.quote(str(settings.data_dir))}"))

@@ -135,6 +135,8 @@ class DevServer:
             found["broker_url"] = redis.url
         if not settings.signing_keys:
             found["signing_keys"] = {"dev": stored_secret(settings.data_dir / "signing.key")}
+        if settings.metrics_token is None:
+            found["metrics_token"] = stored_secret(settings.data_dir / "metrics.token")
         return _changed(settings, found)
 
     def _serve(self, name: str, server: Server, logs: Path) -> None:

@@ -7,17 +7,19 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from contracts.errors import OrchestratorError, Unavailable
 from orchestrator.child import finish
 from orchestrator.client import Client
-from orchestrator.dev.counts import asked_counts, forget_counts
-from orchestrator.dev.flower import PROGRAM, FlowerAccess
+from orchestrator.dev.counts import asked_counts, asked_when, forget_counts
+from orchestrator.dev.flower import FlowerAccess
 from orchestrator.dev.options import ALL_ROLES, Options, merged_counts
 from orchestrator.dev.parts import Part, ProcessPart, ServerPart
-from orchestrator.dev.record import write_record
+from orchestrator.dev.ports import PortOfPart
+from orchestrator.dev.record import write_record, write_targets
 from orchestrator.dev.teams import import_paths
 from orchestrator.dev.watch import Watched
 from orchestrator.logs import RotatingLog
@@ -65,6 +67,10 @@ class Supervisor:
         self._draining: list[tuple[ProcessPart, float]] = []
         self._unexpired: list[str] = []
         self._looked_at = 0.0
+        self._drained: set[str] = set()
+        """Workers that ended because they were told to, by whomever: they stay away until somebody scales again."""
+        self._asked_at: float | None = None
+        self._made: Counter[str] = Counter()
         self._changed = True
         forget_counts(settings.data_dir)
 
@@ -73,11 +79,14 @@ class Supervisor:
     def start(self, flower: FlowerAccess | None) -> None:
         """Start the API, the loops, the workers and, where wanted, Flower."""
         self.flower = flower
-        self._add(self._process("loops", ["orchestrator", "loops"]))
-        self._add(self._process("api", ["orchestrator", "api"], port=lambda: self.settings.listen_port))
+        self._add(self._process("loops", ["orchestrator", "loops"], metrics=PortOfPart()))
+        self._add(
+            self._process("api", ["orchestrator", "api"], port=lambda: self.settings.listen_port, metrics=PortOfPart())
+        )
         self._scale()
         if flower is not None:
-            self._add(self._process("flower", list(PROGRAM), port=lambda: flower.port, extra=flower.environment))
+            program = ["orchestrator", "flower"]
+            self._add(self._process("flower", program, port=lambda: flower.port, extra=flower.environment))
         self._record()
 
     def await_ready(self) -> None:
@@ -116,7 +125,8 @@ class Supervisor:
     def tick(self) -> None:
         """Look once: restart what died, let go of what drained, scale to what was asked. Quick, but for a restart."""
         for watched in list(self._watched.values()):
-            self._changed = watched.tick() or self._changed
+            if not self._has_drained(watched.part):
+                self._changed = watched.tick() or self._changed
         self._let_go_of_drained()
         self._expire_dead_workers()
         if time.monotonic() - self._looked_at >= LOOK_SECONDS:
@@ -125,9 +135,24 @@ class Supervisor:
         if self._changed:
             self._record()
 
+    def _has_drained(self, part: Part) -> bool:
+        """A worker ends with status 0 only when it was told to end. Then it has not died, and is not started again."""
+        if not isinstance(part, ProcessPart) or part.worker is None or part.alive() or part.child.exit_code != 0:
+            return False
+        del self._watched[part.name]
+        self._drained.add(part.name)
+        self._on_death(part)
+        pool = part.name.rpartition("-")[0]
+        self._tell(f"{part.name} has drained and stays away; `orchestrator scale {pool}=N` starts workers again")
+        return True
+
     def _scale(self) -> None:
+        asked_at = asked_when(self.settings.data_dir)
+        if asked_at != self._asked_at:
+            self._asked_at = asked_at
+            self._drained.clear()
         for pool, count in merged_counts(self._counts, asked_counts(self.settings.data_dir)).items():
-            wanted = [f"{pool}-{number + 1}" for number in range(count)]
+            wanted = [name for number in range(count) if (name := f"{pool}-{number + 1}") not in self._drained]
             present = [name for name in self._watched if name.rpartition("-")[0] == pool]
             for name in present:
                 if name not in wanted:
@@ -212,7 +237,10 @@ class Supervisor:
 
     def _worker(self, name: str, pool: str) -> ProcessPart:
         roles = [] if pool == ALL_ROLES else [pool]
-        return self._process(name, ["workers", *roles], worker_prefix=f"{name}.{self._run}")
+        self._made[name] += 1
+        again = f"-{self._made[name]}" if self._made[name] > 1 else ""
+        prefix = f"{name}.{self._run}{again}"
+        return self._process(name, ["workers", *roles], worker_prefix=prefix, metrics=PortOfPart())
 
     def _process(
         self,
@@ -221,10 +249,15 @@ class Supervisor:
         *,
         port: Callable[[], int | None] = lambda: None,
         worker_prefix: str | None = None,
+        metrics: PortOfPart | None = None,
         extra: Callable[[], Mapping[str, str]] = dict,
     ) -> ProcessPart:
         def environment(worker: str) -> dict[str, str]:
-            settings = self.settings.model_copy(update={"worker_name": worker})
+            told = metrics.settle() if metrics is not None else ""
+            # Only workers talk to models.
+            model = {} if worker else {"model": "", "model_base_url": None, "model_api_key": None}
+            own = {"worker_name": worker, "metrics_listen": told, **model}
+            settings = self.settings.model_copy(update=own)
             return {**_inherited(self._import_paths), **child_environment(settings), **passed_on(os.environ), **extra()}
 
         return ProcessPart(
@@ -235,6 +268,7 @@ class Supervisor:
             RotatingLog(self._logs / f"{name}.log"),
             port=port,
             worker_prefix=worker_prefix,
+            metrics=metrics,
         )
 
     def _record(self) -> None:
@@ -243,6 +277,7 @@ class Supervisor:
         parts = [watched.part.shown() for watched in self._watched.values()]
         try:
             write_record(self.settings, self.key, self.flower.shown() if self.flower else None, parts)
+            write_targets(self.settings.data_dir, parts)
         except OSError as error:
             log.warning("dev.json not written: %s", error.strerror)
 

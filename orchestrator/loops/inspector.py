@@ -4,6 +4,7 @@ from itertools import groupby
 
 import structlog
 
+from orchestrator.loops.metrics import LoopMetrics
 from shared_state.inspection import VIOLATION_LIMIT, Inspection, Inspector
 from shared_state.verify import Violation
 
@@ -12,9 +13,11 @@ log = structlog.get_logger("loops")
 IDS_TOLD = 3
 
 
-def inspect_pass(inspector: Inspector) -> bool:
+def inspect_pass(inspector: Inspector, metrics: LoopMetrics | None = None) -> bool:
     """One pass. Never asks to be called again at once: what is wrong will still be in a minute."""
     inspection = inspector.inspect()
+    if metrics is not None:
+        metrics.inspected(inspection)
     if inspection is not None:
         _report(inspection)
     return False

@@ -2,12 +2,14 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from contracts.errors import Unavailable
+from orchestrator.loops.metrics import LoopMetrics
 
 log = structlog.get_logger("loops")
 
@@ -22,11 +24,12 @@ class Loop:
     busy_seconds: float = 0.02
 
 
-def run_loop(loop: Loop, stop: threading.Event, wake: threading.Event) -> None:
+def run_loop(loop: Loop, stop: threading.Event, wake: threading.Event, metrics: LoopMetrics) -> None:
     """Until `stop` is set. `wake` starts the next pass early."""
     failures = 0
     while not stop.is_set():
         wake.clear()
+        began = time.monotonic()
         try:
             found = loop.pass_once()
             failures = 0
@@ -36,6 +39,7 @@ def run_loop(loop: Loop, stop: threading.Event, wake: threading.Event) -> None:
         except Exception:  # the edge of a loop: one bad pass must not end recovery for everyone
             found, failures = False, failures + 1
             log.exception("loop.failed", loop=loop.name)
+        metrics.passed(loop.name, time.monotonic() - began, ended_well=not failures)
         if found:
             stop.wait(loop.busy_seconds)
         elif failures:

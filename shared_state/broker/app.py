@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -25,6 +25,11 @@ ROLE_QUEUES: tuple[str, ...] = tuple(QUEUE_OF_ROLE.values())
 VISIBILITY_SECONDS = 4 * 3600
 """After this long Redis's client hands an unacknowledged message out again. Leases recover work long before; this is
 only the net under a broker that keeps messages nobody will ever acknowledge."""
+HEARTBEAT_SECONDS = 5
+"""A frozen worker goes on being given messages by RabbitMQ until it has missed two of these."""
+_QUORUM = {"x-queue-type": "quorum", "x-consumer-timeout": VISIBILITY_SECONDS * 1000}
+"""RabbitMQ (3.12 and newer, by the queue) closes the channel of whoever has not acknowledged for so long; its own half
+an hour is less than a long chain of steps takes."""
 
 
 def signing_keys(settings: Settings) -> SigningKeys:
@@ -48,8 +53,14 @@ def make_app(
 
     A worker must give `quarantine` and `keys`; who only publishes or watches leaves them out.
     """
-    app = Celery("orchestrator", broker=settings.broker_url, set_as_current=False, fixups=[])
-    app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker())
+    app = Celery(
+        "orchestrator",
+        broker=_address(settings.broker_url),
+        set_as_current=False,
+        fixups=[],
+        events=None if is_redis(settings.broker_url) else "shared_state.broker.amqp_events:AmqpEvents",
+    )
+    app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker(settings.broker_url))
     if quarantine is not None and keys is not None:
         app.conf.worker_consumer = partial(_safe_consumer(), quarantine=quarantine, keys=keys)
         if is_redis(settings.broker_url):
@@ -68,7 +79,7 @@ def is_redis(url: str) -> bool:
 
 def make_queue(url: str, name: str) -> Queue:
     """A durable queue on the default exchange: routing is by name alone, so no binding can be lost."""
-    arguments = None if is_redis(url) else {"x-queue-type": "quorum"}
+    arguments = None if is_redis(url) else _QUORUM
     return Queue(name, exchange=Exchange(""), routing_key=name, queue_arguments=arguments, durable=True)
 
 
@@ -103,8 +114,12 @@ def _broker(url: str, queues: Sequence[str]) -> dict[str, Any]:
         "task_queues": [make_queue(url, name) for name in queues],
         "task_default_queue": queues[0],
         "task_default_routing_key": queues[0],
+        "broker_transport": None if is_redis(url) else "shared_state.broker.amqp_transport:SafeAmqpTransport",
         "broker_transport_options": _redis_options() if is_redis(url) else {"confirm_publish": True},
         "broker_use_ssl": _tls(url),
+        # RabbitMQ alone has them.
+        "broker_heartbeat": HEARTBEAT_SECONDS,
+        "broker_heartbeat_checkrate": 2.0,
         "broker_connection_timeout": 5,
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,
@@ -131,10 +146,11 @@ def _redis_options() -> dict[str, Any]:
     }
 
 
-def _worker() -> dict[str, Any]:
+def _worker(url: str) -> dict[str, Any]:
     return {
         "worker_prefetch_multiplier": 1,
-        "worker_disable_prefetch": True,
+        # On RabbitMQ the bound is the broker's: so many unacknowledged messages of one queue as there are slots.
+        "worker_disable_prefetch": is_redis(url),
         # What is running still counts against the slots after a reconnect; a second brake could stick.
         "worker_enable_prefetch_count_reduction": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -147,11 +163,30 @@ def _worker() -> dict[str, Any]:
 
 
 def _tls(url: str) -> dict[str, Any] | None:
-    """`rediss://` verifies the server unless the URL itself says otherwise; the client's default would not."""
+    """TLS verifies the server, by its name too, unless the URL itself says otherwise; the clients' defaults would not.
+
+    On RabbitMQ the URL may have the parameters that Redis's client knows: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`
+    and `ssl_cert_reqs`.
+    """
     parts = urlsplit(url)
+    if parts.scheme == "amqps":
+        given = {name.removeprefix("ssl_"): value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
+        if given.pop("cert_reqs", "required") == "none":
+            return {"cert_reqs": ssl.CERT_NONE, **given}
+        # kombu puts the host of the URL where null is.
+        return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None, **given}
     if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
         return None
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+
+def _address(url: str) -> str:
+    """For RabbitMQ's client without what `_tls` has read of it, which kombu would read in its own way."""
+    parts = urlsplit(url)
+    if parts.scheme != "amqps":
+        return url
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
+    return urlunsplit(parts._replace(query=urlencode(kept, quote_via=quote)))
 
 
 def _safe_consumer() -> Any:

@@ -80,6 +80,8 @@ class Publisher:
                     correlation_id=item.headers["id"],
                     retry=False,
                     timeout=ANSWER_SECONDS,
+                    # A queue that was deleted under us: say so, and declare it again the next time.
+                    mandatory=True,
                 )
 
     def _push(self, channel: Any, packed: Sequence[Packed]) -> None:
@@ -138,6 +140,8 @@ class Publisher:
                 timeouts = ("read_timeout", "write_timeout")
             self._connection = self._app.connection_for_write(
                 connect_timeout=ANSWER_SECONDS,
+                # Nobody would send RabbitMQ's heartbeats while there is nothing to publish: it would hang up.
+                heartbeat=0,
                 transport_options={**dict.fromkeys(timeouts, ANSWER_SECONDS), "max_retries": 0},
             )
         return self._connection

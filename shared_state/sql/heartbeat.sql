@@ -27,5 +27,12 @@ with held as (
     set progress = l.progress::jsonb
     from locked l
     where a.step_id = l.id and a.epoch = l.epoch and l.progress is not null
+        and l.progress::jsonb is distinct from a.progress
+    returning a.tenant_id, a.task_id, a.step_id, a.epoch, a.progress
+), told as (
+    insert into events (tenant_id, task_id, step_id, epoch, type, data)
+    select n.tenant_id, n.task_id, n.step_id, n.epoch, 'step.progressed', jsonb_build_object('step', s.key) || n.progress
+    from noted n
+    join steps s on s.id = n.step_id
 )
 select id, epoch, cancelled from extended;

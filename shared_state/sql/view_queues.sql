@@ -7,6 +7,14 @@ with entries as (
     from outbox
     where tenant_id = %(tenant)s
     group by queue
+), held as (
+    -- A rule that is gone held nothing back: its entries are on their way to the outbox.
+    select k.queue, count(*) filter (where r.concurrency = 0) as paused,
+        count(*) filter (where r.concurrency > 0) as limited, count(*) filter (where r.id is null) as waiting
+    from parked k
+    left join rules r on r.id = k.rule_id and r.ended_at is null
+    where k.tenant_id = %(tenant)s
+    group by k.queue
 ), leased as (
     select case when state = 'reviewing' then coalesce(reviewer_queue, queue) else queue end as queue,
         count(*) as running
@@ -22,14 +30,17 @@ with entries as (
 ), names as (
     select unnest(%(known)s::text[]) as queue
     union select queue from entries
+    union select queue from held
     union select queue from leased
     union select queue from served
 )
-select queue, coalesce(waiting, 0) as waiting, coalesce(published, 0) as published,
+select queue, coalesce(e.waiting, 0) + coalesce(h.waiting, 0) as waiting, coalesce(published, 0) as published,
     coalesce(republished, 0) as republished, coalesce(running, 0) as running, oldest_seconds,
+    coalesce(paused, 0) as paused, coalesce(limited, 0) as limited,
     coalesce(worker_count, 0) as worker_count
 from names
-left join entries using (queue)
+left join entries e using (queue)
+left join held h using (queue)
 left join leased using (queue)
 left join served using (queue)
 order by queue;

@@ -11,6 +11,7 @@ with page as (
 )
 select t.id, t.team_name, t.team_digest, t.state, t.degraded, t.goal, t.labels, t.step_count, t.error, t.created_at,
     t.deadline_at, t.cancel_requested_at, t.finished_at, coalesce(c.counts, '{}') as step_counts,
+    u.model_calls, u.input_tokens, u.output_tokens,
     case when f.task_id is not null then jsonb_build_object('task_id', f.from_task_id, 'step', f.from_step_key,
         'actor', f.actor, 'edited', f.edited) end as forked_from
 from page t
@@ -19,4 +20,9 @@ left join lateral (
     select jsonb_object_agg(state, n) as counts
     from (select state, count(*) as n from steps where task_id = t.id group by state) s
 ) c on true
+left join lateral (
+    select count(*) as model_calls, coalesce(sum(input_tokens), 0)::bigint as input_tokens,
+        coalesce(sum(output_tokens), 0)::bigint as output_tokens
+    from model_calls where task_id = t.id
+) u on true
 order by t.id desc;

@@ -4,6 +4,26 @@
 `NotFound`. Lists are keyset pages: newest first by id, steps by rank and key, teams by name.
 """
 
-from shared_state.views import dead_letters, installation, questions, results, steps, tasks, teams
+from shared_state.views import (
+    dead_letters,
+    installation,
+    model_calls,
+    overview,
+    questions,
+    results,
+    steps,
+    tasks,
+    teams,
+)
 
-__all__ = ["dead_letters", "installation", "questions", "results", "steps", "tasks", "teams"]
+__all__ = [
+    "dead_letters",
+    "installation",
+    "model_calls",
+    "overview",
+    "questions",
+    "results",
+    "steps",
+    "tasks",
+    "teams",
+]

@@ -21,7 +21,7 @@ from shared_state.shapes import (
     WebhookState,
 )
 from shared_state.statements import load, query, run
-from shared_state.views import fields, history
+from shared_state.views import fields, history, model_calls
 from shared_state.views.bytes_read import decoded
 from shared_state.views.fields import Row
 
@@ -107,6 +107,7 @@ def read(connection: Connection, tenant: str, letter_id: UUID, *, detailed: bool
         "step_input": row["input"],
         "feedback": row["feedback"],
         "attempts": history.attempts(connection, step_id, detailed=detailed) if step_id else [],
+        "model_calls": model_calls.of_step(connection, tenant, step_id) if step_id else [],
         "proposals": history.proposals(connection, step_id) if step_id else [],
         "blocks": _blocks(connection, step_id) if step_id else [],
         "edits": _edits(connection, letter_id),

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from shared_state.connection import Connection
-from shared_state.shapes import Attempt, Event, Proposal, QueueEntry
+from shared_state.shapes import Attempt, Event, Held, Proposal, QueueEntry
 from shared_state.statements import query
 from shared_state.views import fields
 
@@ -63,6 +63,17 @@ def queue_entry(connection: Connection, step_id: UUID) -> QueueEntry | None:
         "published_at": fields.time_or_none(row["published_at"]),
         "publish_count": row["publish_count"],
     }
+
+
+def held(connection: Connection, step_id: UUID) -> Held | None:
+    """Why it may not begin, if a rule that is in force holds it."""
+    rows = query(
+        connection,
+        """select case r.concurrency when 0 then 'pause' else 'limit' end as by, k.parked_at from parked k
+        join rules r on r.id = k.rule_id and r.ended_at is null where k.step_id = %(id)s""",
+        id=step_id,
+    )
+    return {"by": rows[0]["by"], "since": fields.time(rows[0]["parked_at"])} if rows else None
 
 
 def events(connection: Connection, task_id: UUID, step_id: UUID, key: str) -> list[Event]:

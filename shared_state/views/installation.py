@@ -27,6 +27,8 @@ def workers(connection: Connection) -> list[Worker]:
             "state": row["state"],
             "started_at": fields.time(row["started_at"]),
             "seen_at": fields.time(row["seen_at"]),
+            "drain_requested_at": fields.time_or_none(row["drain_requested_at"]),
+            "drain_requested_by": row["drain_requested_by"],
         }
         for row in rows
     ]
@@ -42,6 +44,8 @@ def queues(connection: Connection, tenant: str) -> list[Queue]:
             "published": row["published"],
             "republished": row["republished"],
             "running": row["running"],
+            "paused": row["paused"],
+            "limited": row["limited"],
             "oldest_seconds": row["oldest_seconds"],
             "worker_count": row["worker_count"],
             "depth": None,

@@ -7,7 +7,7 @@ from contracts.errors import NotFound
 from shared_state.connection import Connection
 from shared_state.shapes import Step, StepDetail
 from shared_state.statements import query, run
-from shared_state.views import dead_letters, fields, history, questions, tasks
+from shared_state.views import dead_letters, fields, history, model_calls, questions, tasks
 from shared_state.views.fields import Row
 
 
@@ -51,8 +51,10 @@ def read(connection: Connection, tenant: str, step_id: UUID, *, detailed: bool) 
         "attempts": history.attempts(connection, step_id, detailed=detailed),
         "proposals": history.proposals(connection, step_id),
         "questions": questions.of_step(connection, step_id),
+        "model_calls": model_calls.of_step(connection, tenant, step_id),
         "dead_letters": dead_letters.of_step(connection, tenant, step_id),
         "message": history.queue_entry(connection, step_id),
+        "held": history.held(connection, step_id),
         "events": history.events(connection, row["task_id"], step_id, row["key"]),
         "trace_id": _trace_id(row["traceparent"]),
     }

@@ -7,7 +7,7 @@ from contracts.errors import NotFound
 from shared_state.connection import Connection
 from shared_state.shapes import Task, TaskDetail, Usage
 from shared_state.statements import query, run
-from shared_state.views import fields
+from shared_state.views import fields, overview
 from shared_state.views.fields import Row
 
 
@@ -15,7 +15,11 @@ def read(connection: Connection, tenant: str, task_id: UUID) -> TaskDetail:
     rows = run(connection, "view_task", id=task_id, tenant=tenant)
     if not rows:
         raise unknown(task_id)
-    return {**_task(rows[0]), "input": rows[0]["input"]}
+    return {
+        **_task(rows[0]),
+        "input": rows[0]["input"],
+        "pauses": overview.pauses(connection, tenant, task_id),
+    }
 
 
 def page(
@@ -64,7 +68,7 @@ def _task(row: Row) -> Task:
         "labels": row["labels"],
         "step_count": row["step_count"],
         "step_counts": row["step_counts"],
-        "usage": _usage(),
+        "usage": _usage(row),
         "error": fields.error(row["error"]),
         "forked_from": row["forked_from"],
         "created_at": fields.time(row["created_at"]),
@@ -74,6 +78,11 @@ def _task(row: Row) -> Task:
     }
 
 
-def _usage() -> Usage:
-    """No agent of this version calls a model, so nothing is used."""
-    return {"model_calls": 0, "input_tokens": 0, "output_tokens": 0, "cost_usd": None}
+def _usage(row: Row) -> Usage:
+    """All calls to models, also those whose attempts came to nothing. What they cost is not known in this version."""
+    return {
+        "model_calls": row["model_calls"],
+        "input_tokens": row["input_tokens"],
+        "output_tokens": row["output_tokens"],
+        "cost_usd": None,
+    }

@@ -20,7 +20,7 @@ from contracts.plans import Plan
 from contracts.teams import Team
 from orchestrator.child import Child
 from orchestrator.logs import RotatingLog
-from shared_state import outbox, sweep, verify
+from shared_state import outbox, questions, sweep, verify
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine, transaction
@@ -32,6 +32,7 @@ from shared_state.teams import apply
 MARK = "ACCEPTANCE_HOUSE"
 LOOPS = "loops"
 API = "api"
+FLOWER = "flower"
 FAST = {"lease_seconds": 5.0, "sweep_seconds": 0.5, "republish_seconds": 2.0, "verify_seconds": 2.0}
 SIGNING_KEYS = "test:a secret of the tests"
 """The key with which `integration.test_broker_worker` signs its frames."""
@@ -78,19 +79,22 @@ class House:
 
     # Processes
 
-    def start_workers(self, *names: str, **settings: object) -> None:
-        """Start them and wait until each has said that it runs."""
+    def start_workers(self, *names: str, by_role: bool = False, **settings: object) -> None:
+        """Start them and wait until each has said that it runs. `by_role`: each serves the role it is named for."""
         for name in names:
             own = self.settings.model_copy(update={"worker_name": name, **settings})
-            self._start(name, ["-m", "workers"], own)
+            self._start(name, ["-m", "workers", *([name] if by_role else [])], own)
         self.until(lambda: set(names) <= self._reported(names), f"{names} run", 30)
 
-    def start_loops(self) -> None:
-        self._start(LOOPS, ["-m", "orchestrator", "loops"], self.settings)
+    def start_loops(self, **settings: object) -> None:
+        self._start(LOOPS, ["-m", "orchestrator", "loops"], self.settings.model_copy(update=settings))
 
-    def start_api(self) -> None:
+    def start_api(self, **settings: object) -> None:
         """It listens on the port of the settings, once it answers."""
-        self._start(API, ["-m", "orchestrator", "api"], self.settings)
+        self._start(API, ["-m", "orchestrator", "api"], self.settings.model_copy(update=settings))
+
+    def start_flower(self, name: str = FLOWER, **settings: object) -> None:
+        self._start(name, ["-m", "orchestrator", "flower"], self.settings.model_copy(update=settings))
 
     def pid(self, name: str) -> int:
         pid = self.processes[name].pid
@@ -187,6 +191,12 @@ class House:
     def expire(self, name: str) -> None:
         """What a supervisor does when it reaps a dead worker."""
         outbox.publish(self.publisher, sweep.expire_worker(self.engine, name))
+
+    def answer(self, task_id: UUID, text: str) -> None:
+        """The task's one open question, as a person does."""
+        sql = "select id from questions where task_id = %(task)s and state = 'open'"
+        (question,) = self.query(sql, task=task_id)
+        outbox.publish(self.publisher, questions.answer(self.engine, "default", question["id"], text, "a person"))
 
     def task(self, task_id: UUID) -> dict[str, Any]:
         return self.query("select * from tasks where id = %(id)s", id=task_id)[0]

@@ -1,5 +1,6 @@
 """`orchestrator dev`: starts everything, mends what dies, scales, and leaves nothing behind."""
 
+import json
 import signal
 import socket
 import stat
@@ -15,6 +16,7 @@ from orchestrator.dev.counts import ask_for
 from orchestrator.embedded import EmbeddedPostgres
 
 from ..conftest import create_database
+from ..scrape import scrape
 from .dev_process import Dev, running, until
 
 TEAM = """
@@ -78,6 +80,20 @@ def test_flower_wants_its_password(dev: Dev) -> None:
     until(lambda: _status(url) == 401, 30)
 
 
+def test_every_process_tells_of_itself_to_who_has_the_token(dev: Dev) -> None:
+    record = dev.record()
+    token = record["metrics"]["token"]
+    told = {part["name"]: part["metrics"] for part in record["parts"] if part["metrics"]}
+    assert set(told) == {"api", "loops", "worker-1", "worker-2"}
+    for url in (record["metrics"]["url"], *told.values()):
+        assert "orchestrator_" in "".join(scrape(url, token))
+        assert _status(url) == 401
+    targets = json.loads(Path(record["metrics"]["targets"]).read_text())
+    assert {f"http://{each['targets'][0]}/metrics": each["labels"]["process"] for each in targets} == {
+        url: name for name, url in told.items()
+    }
+
+
 def _status(url: str) -> int:
     shown = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url], capture_output=True, text=True)
     return int(shown.stdout or 0)
@@ -101,6 +117,18 @@ def test_the_users_team_is_applied_and_again_after_a_change(dev: Dev) -> None:
     (teams / "team.toml").write_text('description = "mended"\n' + TEAM)
     until(lambda: dev.output().count("team tiny is applied") >= 2)
     until(lambda: shout(dev, "hey") == "HEY?")
+
+
+def test_without_a_model_only_what_needs_one_fails_and_says_what_to_set(dev: Dev) -> None:
+    assert "none is set: team assistant needs model" in dev.output()
+    with dev.client() as client:
+        task = client.wait(client.submit("assistant", goal="anything")["id"], 60)
+        error = task["error"]
+        assert error is not None
+        assert (task["state"], error["code"]) == ("failed", "model.not_configured")
+        assert "set ORCHESTRATOR_MODEL" in error["text"]
+        assert len(list(client.dead_letters(task=task["id"]))) == 1
+    assert echo(dev, "fine") == "fine"
 
 
 def test_a_killed_workers_step_goes_on_long_before_its_lease_ends(dev: Dev) -> None:
@@ -135,13 +163,22 @@ def _answers(dev: Dev) -> bool:
             return False
 
 
-def test_workers_are_scaled_by_a_file(dev: Dev) -> None:
+def test_workers_are_scaled_and_drained(dev: Dev) -> None:
     ask_for(dev.data_dir, "executor", 1)
     until(lambda: "executor-1" in {part["name"] for part in dev.record()["parts"]})
     pid = dev.part("executor-1")["pid"]
     with dev.client() as client:
         worker = dev.part("executor-1")["worker"]
         until(lambda: worker in {found["name"] for found in client.workers() if found["state"] == "running"})
+        client.drain(worker)
+        until(lambda: not running({pid}), 40)
+        until(lambda: "executor-1 has drained and stays away" in dev.output())
+        until(lambda: dev.part("executor-1") == {})
+        ask_for(dev.data_dir, "executor", 1)
+        until(lambda: bool(dev.part("executor-1").get("pid")))
+        pid, again = dev.part("executor-1")["pid"], dev.part("executor-1")["worker"]
+        assert again != worker
+        until(lambda: again in {found["name"] for found in client.workers() if found["state"] == "running"})
     ask_for(dev.data_dir, "executor", 0)
     until(lambda: not running({pid}), 40)
     assert dev.part("executor-1") == {}

@@ -16,7 +16,6 @@ from uuid import UUID
 import psutil
 import psycopg
 import pytest
-import redis as redis_client
 
 from contracts.messages import Message, StepRef
 from contracts.plans import Plan
@@ -24,6 +23,7 @@ from contracts.topology import MessageKind
 from shared_state.engine import new_id
 from shared_state.tasks import Created, Submission, submit
 
+from ..brokers import RedisBroker, TestBroker
 from .conftest import MakeHouse
 from .house import LOOPS, House
 from .ledger import Ledger, team
@@ -55,7 +55,7 @@ class Spent(NamedTuple):
 
 @pytest.mark.timeout(600 if LONG else 120)
 def test_a_message_delivered_ten_times_is_done_once(
-    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    house: House, broker_of_choice: TestBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger = Ledger(tmp_path / "ledger")
     task_id, messages = begin(house, ledger, MESSAGES)
@@ -66,7 +66,7 @@ def test_a_message_delivered_ten_times_is_done_once(
     began = time.monotonic()
     house.start_workers(*WORKERS)
     house.wait(task_id, 300)
-    house.until(lambda: delivered(house), "every copy is delivered and acknowledged", 300)
+    house.until(lambda: broker_of_choice.waiting() == 0, "every copy is delivered and acknowledged", 300)
     seconds = time.monotonic() - began
     check_once(house, task_id, ledger, MESSAGES)
 
@@ -74,7 +74,7 @@ def test_a_message_delivered_ten_times_is_done_once(
     again = messages * (TIMES - 1)
     before = spent(house)
     house.publisher.publish(again)
-    house.until(lambda: delivered(house), "every duplicate is refused and acknowledged", 300)
+    house.until(lambda: broker_of_choice.waiting() == 0, "every duplicate is refused and acknowledged", 300)
     after = spent(house)
     check_once(house, task_id, ledger, MESSAGES)
     workers, backends, commits = (b - a for a, b in zip(before, after, strict=True))
@@ -89,7 +89,7 @@ def test_a_message_delivered_ten_times_is_done_once(
 
 @pytest.mark.timeout(120)
 def test_a_blip_of_all_connections_delivers_again_what_is_in_flight_and_nothing_runs_twice(
-    house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    house: House, broker_of_choice: TestBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in WORKERS:
         if name not in house.processes:
@@ -98,24 +98,21 @@ def test_a_blip_of_all_connections_delivers_again_what_is_in_flight_and_nothing_
     task_id, messages = begin(house, ledger, IN_FLIGHT, seconds=5.0)
     house.publisher.publish(messages)
     house.until(lambda: len(ledger.lines("begun")) == IN_FLIGHT, "all are in flight", 4)
-    with redis_client.Redis.from_url(house.settings.broker_url) as broker:
-        assert broker.hlen("unacked") == IN_FLIGHT
-        broker.config_resetstat()
-        cut_broker = sum(
-            broker.client_kill_filter(_type=kind, skipme=True) for kind in ("pubsub", "normal")
-        )  # every one but this test's own
-        cut_database = cut_backends(house)
-        assert ledger.lines("ended") == [], "all were in flight when it happened"
-        house.wait(task_id, 30)
-        house.until(lambda: delivered(house), "every message is acknowledged")
-        redelivered = pushes(broker)
+    assert broker_of_choice.waiting() == IN_FLIGHT
+    pushed = broker_of_choice.pushes() if isinstance(broker_of_choice, RedisBroker) else 0
+    cut_broker = broker_of_choice.cut()
+    cut_database = cut_backends(house)
+    assert ledger.lines("ended") == [], "all were in flight when it happened"
+    house.wait(task_id, 30)
+    house.until(lambda: broker_of_choice.waiting() == 0, "every message is acknowledged")
     check_once(house, task_id, ledger, IN_FLIGHT)
     with capsys.disabled():
         print(
-            f"\nblip with {IN_FLIGHT} steps in flight: {cut_broker} connections to Redis and {cut_database} to Postgres"
-            f" cut, {redelivered} messages delivered again, 0 bodies twice"
+            f"\nblip with {IN_FLIGHT} steps in flight: {cut_broker} connections to the broker and {cut_database} to"
+            " Postgres cut, 0 bodies twice"
         )
-    assert redelivered >= IN_FLIGHT
+    if isinstance(broker_of_choice, RedisBroker):
+        assert broker_of_choice.pushes() - pushed >= IN_FLIGHT, "all were delivered again"
     assert house.rescues().expired == 0
     assert house.violations() == []
 
@@ -142,18 +139,6 @@ def check_once(house: House, task_id: UUID, ledger: Ledger, count: int) -> None:
     assert len(attempts) == count
     assert {(each["state"], each["epoch"], each["accepted_epoch"]) for each in attempts} == {("succeeded", 1, 1)}
     assert house.violations("safety") == []
-
-
-def delivered(house: House) -> bool:
-    """Nothing waits in the broker, and nothing that was delivered waits for its acknowledgement."""
-    with redis_client.Redis.from_url(house.settings.broker_url) as broker:
-        return broker.llen(QUEUE) == 0 and broker.hlen("unacked") == 0
-
-
-def pushes(broker: redis_client.Redis) -> int:
-    """How many messages were put (back) on a queue since the statistics were reset."""
-    said = broker.info("commandstats")
-    return sum(said.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("lpush", "rpush"))
 
 
 def spent(house: House) -> Spent:

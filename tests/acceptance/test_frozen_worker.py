@@ -85,7 +85,7 @@ def freeze(house: House, ledger: Ledger, *, others_done: bool) -> tuple[UUID, se
         if others_done:
             house.wait(task_id)
         else:
-            house.until(lambda: len(house.running(task_id, OTHER)) > STEPS / 2, "the other worker is at its steps")
+            house.until(lambda: len(house.running(task_id, OTHER)) > STEPS / 4, "the other worker is at its steps")
         house.until(lambda: time.time() > frozen_at + 3 * LEASE_SECONDS, "three leases have passed")
         held = [each for each in house.attempts(task_id) if each["worker"] == FROZEN and each["state"] == "expired"]
     finally:

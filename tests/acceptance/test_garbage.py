@@ -7,15 +7,13 @@ from collections import Counter
 from uuid import UUID
 
 import pytest
-import redis as redis_client
 
-from ..integration.test_broker_worker import KINDS
+from ..brokers import Piece, TestBroker
 from .conftest import MakeHouse
 from .house import House, fan
 
 TIMES = 2
 ALL_ROLES_HAVE_IT = "handler this worker lacks"
-GARBAGE = {name: piece for name, piece in KINDS.items() if name != ALL_ROLES_HAVE_IT}
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +21,24 @@ def house(make_house: MakeHouse) -> House:
     return make_house("w1", "w2")
 
 
-def test_garbage_among_good_work(house: House) -> None:
+@pytest.fixture
+def garbage(broker_of_choice: TestBroker) -> list[tuple[Piece, str]]:
+    return [piece for name, piece in broker_of_choice.garbage.items() if name != ALL_ROLES_HAVE_IT]
+
+
+def test_garbage_among_good_work(house: House, broker_of_choice: TestBroker, garbage: list[tuple[Piece, str]]) -> None:
     pids = {name: house.pid(name) for name in house.processes}
     tasks = []
-    with redis_client.Redis.from_url(house.settings.broker_url) as client:
-        for number in range(TIMES):
-            for raw, _ in GARBAGE.values():
-                client.lpush("execute", raw)
-                if len(tasks) < 20 * (number + 1):
-                    tasks.append(house.submit(fan(2, 6, lambda key: {"agent": "echo", "input": {"key": key}})))
-        for task_id in tasks:
-            house.wait(task_id, 30)
-        expected = Counter(reason for _, reason in GARBAGE.values() for _ in range(TIMES))
-        house.until(lambda: letters(house) >= expected, f"every piece is a dead letter: {expected - letters(house)}")
-        house.until(lambda: client.hlen("unacked") == 0, "everything is acknowledged")
+    for number in range(TIMES):
+        for piece, _ in garbage:
+            broker_of_choice.lay("execute", [piece])
+            if len(tasks) < 20 * (number + 1):
+                tasks.append(house.submit(fan(2, 6, lambda key: {"agent": "echo", "input": {"key": key}})))
+    for task_id in tasks:
+        house.wait(task_id, 30)
+    expected = Counter(reason for _, reason in garbage for _ in range(TIMES))
+    house.until(lambda: letters(house) >= expected, f"every piece is a dead letter: {expected - letters(house)}")
+    house.until(lambda: broker_of_choice.waiting() == 0, "everything is acknowledged")
     assert letters(house) == expected
     assert {name: house.pid(name) for name in house.processes} == pids, "nobody died"
     attempts = [attempt for task_id in tasks for attempt in house.attempts(task_id)]
@@ -46,36 +48,36 @@ def test_garbage_among_good_work(house: House) -> None:
 
 @pytest.mark.skipif(not os.environ.get("ORCHESTRATOR_TEST_LONG"), reason="60 s of load: set ORCHESTRATOR_TEST_LONG=1")
 @pytest.mark.timeout(200)
-def test_twenty_of_each_kind_in_30_seconds_leave_good_work_its_pace(make_house: MakeHouse) -> None:
+def test_twenty_of_each_kind_in_30_seconds_leave_good_work_its_pace(
+    make_house: MakeHouse, broker_of_choice: TestBroker, garbage: list[tuple[Piece, str]]
+) -> None:
     """Clean and littered windows of five seconds in turn; 20 of each kind in the six littered ones."""
     house = make_house("w1", "w2")
     pids = {name: house.pid(name) for name in house.processes}
-    pieces = [raw for raw, _ in GARBAGE.values() for _ in range(20)]
+    pieces = [piece for piece, _ in garbage for _ in range(20)]
     share = -(-len(pieces) // 6)
     rates: dict[bool, list[float]] = {True: [], False: []}
-    with redis_client.Redis.from_url(house.settings.broker_url) as client:
-        keep_busy(house, 5, [], client)
-        for window in range(6):
-            rates[False].append(keep_busy(house, 5, [], client))
-            rates[True].append(keep_busy(house, 5, pieces[window * share : (window + 1) * share], client))
-        expected = Counter(reason for _, reason in GARBAGE.values() for _ in range(20))
-        house.until(lambda: letters(house) >= expected, f"every piece is a dead letter: {expected - letters(house)}")
+    keep_busy(house, 5, [], broker_of_choice)
+    for window in range(6):
+        rates[False].append(keep_busy(house, 5, [], broker_of_choice))
+        rates[True].append(keep_busy(house, 5, pieces[window * share : (window + 1) * share], broker_of_choice))
+    expected = Counter(reason for _, reason in garbage for _ in range(20))
+    house.until(lambda: letters(house) >= expected, f"every piece is a dead letter: {expected - letters(house)}")
     ratio = statistics.median(rates[True]) / statistics.median(rates[False])
-    print(f"{len(pieces)} pieces of {len(GARBAGE)} kinds; littered / clean pace {ratio:.2f}; {rates}")
+    print(f"{len(pieces)} pieces of {len(garbage)} kinds; littered / clean pace {ratio:.2f}; {rates}")
     assert letters(house) == expected
     assert {name: house.pid(name) for name in house.processes} == pids, "nobody died"
     assert house.violations() == []
     assert ratio >= 0.8
 
 
-def keep_busy(house: House, seconds: float, pieces: list[bytes], client: redis_client.Redis) -> float:
-    """Ten tasks of fifteen steps in flight all the time, `pieces` pushed evenly meanwhile; tasks a second."""
+def keep_busy(house: House, seconds: float, pieces: list[Piece], broker: TestBroker) -> float:
+    """Ten tasks of fifteen steps in flight all the time, `pieces` laid evenly meanwhile; tasks a second."""
     began, done, pushed = time.monotonic(), 0, 0
     flying: list[UUID] = []
     while (elapsed := time.monotonic() - began) < seconds:
         due = min(len(pieces), int(len(pieces) * elapsed / seconds) + 1)
-        for raw in pieces[pushed:due]:
-            client.lpush("execute", raw)
+        broker.lay("execute", pieces[pushed:due])
         pushed = due
         while len(flying) < 10:
             flying.append(house.submit(fan(2, 6, lambda key: {"agent": "echo", "input": {"key": key}})))
@@ -83,8 +85,7 @@ def keep_busy(house: House, seconds: float, pieces: list[bytes], client: redis_c
         done += len(rows)
         ended = {row["id"] for row in rows}
         flying = [task_id for task_id in flying if task_id not in ended]
-    for raw in pieces[pushed:]:
-        client.lpush("execute", raw)
+    broker.lay("execute", pieces[pushed:])
     for task_id in flying:
         house.wait(task_id, 30)
     return done / seconds

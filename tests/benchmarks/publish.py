@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import curves, house, paper
+from tests.benchmarks import curves, house, idle, paper
 from tests.benchmarks.document import read_document
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.report import sheets
@@ -21,7 +21,7 @@ PICTURES = "images"
 
 def main() -> int:
     options = read_options()
-    found = {name: read_document(options.build / f"{name}.json") for name in ("bench", "curves", "house")}
+    found = {name: read_document(options.build / f"{name}.json") for name in ("bench", "curves", "house", "idle")}
     documents = {name: document for name, document in found.items() if document is not None}
     text = options.document.read_text(encoding="utf-8")
     for name, block in blocks(documents, options.document.parent / PICTURES).items():
@@ -49,6 +49,8 @@ def blocks(documents: Mapping[str, Mapping[str, Any]], pictures: Path) -> dict[s
         made["curves"] = "\n".join([_origin(measured), *shown, curves.sheet(measured["rows"]).markdown()])
     if measured := documents.get("house"):
         made["house"] = "\n".join([_origin(measured), house.sheet(measured["rows"]).markdown()])
+    if measured := documents.get("idle"):
+        made["idle"] = "\n".join([_origin(measured), idle.sheet(measured["rows"]).markdown()])
     return made
 
 

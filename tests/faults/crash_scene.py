@@ -25,6 +25,7 @@ from tests.acceptance.house import House
 from tests.faults.crash_team import team
 from tests.faults.staff import Member, Staff
 from tests.integration.driver import Driver
+from tests.providers.scripted import Say, ScriptedProvider
 
 PHANTOM_SECONDS = 0.05
 """The lease of a worker that is already dead when the walk begins."""
@@ -69,6 +70,9 @@ class Scene(House):
 
     def __init__(self, folder: Path, database_url: str, broker_url: str) -> None:
         self.receiver = Receiver()
+        self.provider = ScriptedProvider()
+        self.provider.on(lambda ask: True, Say("Something."))
+        self.provider.__enter__()
         super().__init__(
             folder,
             database_url,
@@ -88,6 +92,7 @@ class Scene(House):
             super().stop()
         finally:
             self.receiver.close()
+            self.provider.__exit__(None, None, None)
             self.broker.close()
 
     # Processes
@@ -123,7 +128,7 @@ class Scene(House):
     def make_team(self, walk: str) -> str:
         """The name of a team whose agents are all on the walk's own queue, which has the same name."""
         name = walk.lower().replace(" ", "-")
-        self.apply(team(name, name))
+        self.apply(team(name, name, self.provider.url))
         return name
 
     def submit_for(self, walk: str, steps: Mapping[str, str] | None, *, publish: bool = True, **fields: Any) -> UUID:

@@ -33,7 +33,9 @@ def judge(ctx: Context, output: Mapping[str, str]) -> Judgement:
     return Judgement.accept()
 
 
-def team(name: str, queue: str) -> Team:
+def team(name: str, queue: str, provider_url: str) -> Team:
+    """`talk` names the walk as its model: the provider's ledger tells whose a request is."""
+
     def agent(call: str, **more: object) -> dict[str, object]:
         return {"call": f"{__name__}:{call}", "isolation": "thread", "queue": queue, **more}
 
@@ -48,6 +50,14 @@ def team(name: str, queue: str) -> Team:
                 "fail": agent("fail", retry={"default": {"attempts": 1}}),
                 "draft": agent("echo", review="judge"),
                 "judge": agent("judge", role="reviewer"),
+                "talk": {
+                    "kind": "llm",
+                    "prompt": "talk",
+                    "model": f"openai-chat:{name}",
+                    "base_url": provider_url,
+                    "queue": queue,
+                },
             },
+            "prompts": {"talk": "Say something."},
         }
     )

@@ -77,6 +77,8 @@ def _worker_walks() -> Iterator[Walk]:
     yield _work("C23", None, **{"@plan": AGAIN, "first": OK, "second": OK})
     yield _work("C16 planner", None, **{"@plan": OK, "first": AGAIN, "second": OK})
     yield _work("C24", {"a": "draft"}, a=["succeeded", *AGAIN])
+    yield Walk("C10", "worker", _talking("C10", asked=2))
+    yield Walk("C11", "worker", _talking("C11", asked=1))
     yield Walk("C15 ask", "worker", _asking)
     yield Walk("C15 bury", "worker", _burying)
     yield Walk("C43", "worker", _handing_back, settings={"worker_slots": 1})
@@ -105,6 +107,21 @@ def _work(
         assert sorted(made.values()) == sorted(any or []), made
 
     return Walk(name, "worker", course, at=at, settings={"worker_slots": slots})
+
+
+def _talking(name: str, *, asked: int) -> Callable[[Scene], Course]:
+    """How often the model is asked, and paid, is what the two points differ in."""
+
+    def course(scene: Scene) -> Course:
+        task = scene.submit_for(name, {"a": "talk"})
+        yield
+        yield
+        yield
+        scene.wait(task)
+        assert _attempts(scene, task) == {"a": AGAIN}
+        assert [ask.model for ask in scene.provider.ledger].count(name.lower()) == asked
+
+    return course
 
 
 def _asking(scene: Scene) -> Course:
@@ -155,6 +172,7 @@ def _forged(queue: str, *, stored: int) -> Callable[[Scene], Course]:
     """A message that a stranger has signed. At least once in the dead letters, whatever happens in between."""
 
     def course(scene: Scene) -> Course:
+        scene.make_team(queue)
         message = Message(id=new_id(), kind=MessageKind.EXECUTE, queue=queue, steps=(StepRef(id=new_id(), epoch=0),))
         stranger = SigningKeys({"test": b"a secret of a stranger, who guesses"})
         scene.broker.lpush(queue, make_frame(pack(message, stranger, "stranger")))

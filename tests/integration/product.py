@@ -12,7 +12,7 @@ from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.messages import Message, StepRef
 from contracts.settlements import Return, Settlement
 from contracts.states import AttemptState, DeadLetterState, QuestionState, StepState
-from shared_state import dead_letters, questions, sweep, tasks
+from shared_state import dead_letters, pauses, questions, sweep, tasks
 from shared_state.attempts import Held, Settled, Settling, claim, extend, settle
 from shared_state.connection import Connection
 from shared_state.engine import retrying, transaction
@@ -103,6 +103,13 @@ class Product:
                 return Seen(stage(self.engine))
             case c.Cancel(task=name):
                 tasks.cancel(self.engine, "default", self.tasks.get(name, NOBODY), "somebody")
+                return Seen()
+            case c.Pause(task=name):
+                target = pauses.Target(task_id=self.tasks.get(name, NOBODY))
+                pauses.pause(self.engine, "default", target, "a reason", "somebody")
+                return Seen()
+            case c.Resume(task=name):
+                pauses.resume(self.engine, "default", pauses.Target(task_id=self.tasks.get(name, NOBODY)), "somebody")
                 return Seen()
             case c.Redrive(letters=letters, edit=edit):
                 ids = [self._id_of("dead_letters", ref) for ref in letters]
@@ -267,11 +274,13 @@ def _task(name: str, task: dict[str, Any], rows: dict[str, list[dict[str, Any]]]
         ),
         entries=tuple(
             sorted(
-                Entry(row["key"], row["epoch"], row["kind"], row["published"], row["late"]) for row in rows["outbox"]
+                [Entry(r["key"], r["epoch"], r["kind"], r["published"], r["late"]) for r in rows["outbox"]]
+                + [Entry(r["key"], r["epoch"], r["kind"], published=False, parked=True) for r in rows["parked"]]
             )
         ),
         stopped=error["code"] if task["stopped"] else None,
         deadline=task["deadline"],
+        paused=task["paused"],
     )
 
 
@@ -310,6 +319,7 @@ def _rows_of(table: str, columns: str) -> str:
 ROWS = f"""select json_build_object(
     'tasks', (select coalesce(json_agg(x), '[]') from (
         select id, state, step_count, degraded, error::text as error, planned_at is not null as planned,
+            exists (select from rules r where r.task_id = tasks.id and r.ended_at is null) as paused,
             finished_at is not null as finished, cancel_requested_at is not null as stopped,
             case when deadline_at < clock_timestamp() then 'passed' when deadline_at is not null then 'ahead' end
                 as deadline
@@ -322,6 +332,10 @@ ROWS = f"""select json_build_object(
                 as lease,
             case when due_at <= clock_timestamp() then 'over' when due_at is not null then 'later' end as due
         from steps) x),
+    'parked', (select coalesce(json_agg(x), '[]') from (
+        select k.task_id, s.key, k.epoch, k.kind from parked k
+        join steps s on s.id = k.step_id and s.epoch = k.epoch -- what is left of another waits for the relay to go
+        where s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) x),
     'dependencies', (select coalesce(json_agg(x), '[]') from (
         select d.task_id, s.key, n.key as needs, d.input_epoch
         from dependencies d join steps s on s.id = d.step_id join steps n on n.id = d.needs_id) x),

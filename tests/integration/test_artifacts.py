@@ -1,6 +1,7 @@
 """Artifacts in each kind of store: whole, by content, and read by their tenant only."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,16 +43,33 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+        def do_POST(self) -> None:
+            """`?delete`: a list of keys."""
+            asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            told = ""
+            for key in re.findall("<Key>([^<]*)</Key>", asked):
+                state.ledger.append(f"DELETE {key}")
+                state.objects.pop(f"{urlsplit(self.path).path}/{key}", None)
+                told += f"<Deleted><Key>{key}</Key></Deleted>"
+            body = f"<DeleteResult>{told}</DeleteResult>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
-            state.ledger.append(f"GET {path}")
+            state.ledger.append(f"{self.command} {path}")
             body = state.objects.get(path)
             self.send_response(200 if body is not None else 404)
             self.send_header("ETag", '"1"')
             self.send_header("Last-Modified", "Fri, 20 Nov 2026 10:00:00 GMT")
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
-            self.wfile.write(body or b"")
+            self.wfile.write((body if self.command == "GET" else None) or b"")
 
         def log_message(self, *_: object) -> None:
             pass
@@ -115,6 +133,14 @@ def test_bodies_outside_are_written_before_they_can_be_found(engine: Engine, obj
     assert objects.ledger == [f"PUT /bucket/prefix/default/{ref.sha256[:2]}/{ref.sha256}"]
     with pytest.raises(Unavailable, match="another store"):
         ArtifactStore(engine, "default", None).get(ref)
+
+
+def test_bytes_that_are_gone_from_their_store_are_no_defect_of_ours(engine: Engine, objects: ObjectServer) -> None:
+    store = ArtifactStore(engine, "default", open_bodies("s3://bucket/prefix"))
+    ref = store.put(b"x")
+    objects.objects.clear()
+    with pytest.raises(Unavailable, match="does not give out"):
+        store.get(ref)
 
 
 def test_a_store_that_refuses_leaves_no_row(engine: Engine, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from contracts.teams import Agent, Team
 from orchestrator.cli import main
 from shared_state.artifacts import ArtifactStore
 from shared_state.engine import transaction
-from shared_state.teams import queues_of_teams
+from shared_state.teams import head_digest, load_team, queues_of_teams
 
 from .api_server import LiveApi, apply_team, claim, finish, settle
 
@@ -51,7 +51,7 @@ def run(
     """Run one command in an empty folder and check its exit code; in this process, which is fast."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
-        if name.startswith("ORCHESTRATOR_"):
+        if name.startswith("ORCHESTRATOR_") or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
 
     def command(*words: str, code: int = 0, **changed: str) -> Ended:
@@ -258,8 +258,67 @@ def test_a_worker_of_nothing_does_not_start(program: Run, engine: Engine) -> Non
         assert queues_of_teams(connection) == {"far-away"}
 
 
+def test_a_built_in_team_is_copied_to_be_changed(run: Run, tmp_path: Path, engine: Engine) -> None:
+    said = run("teams", "copy", "assistant", "mine").stdout.split()
+    assert said == [str(Path("mine") / name) for name in ("plan.md", "review.md", "team.toml", "work.md")]
+    prompt = tmp_path / "mine" / "work.md"
+    prompt.write_text("Be brief.\n" + prompt.read_text())
+    assert run("teams", "apply", "mine").stdout.startswith("assistant ")
+    with transaction(engine) as connection:
+        team = load_team(connection, "default", head_digest(connection, "default", "assistant"))
+    assert team.prompts["work"].startswith("Be brief.")
+    assert "is there already" in run("teams", "copy", "assistant", "mine", code=2).stderr
+    assert "there are assistant, diagnostics, survey" in run("teams", "copy", "nobody", "other", code=2).stderr
+
+
+def test_check_says_what_is_missing_for_a_model(run: Run) -> None:
+    assert "model_api_key" in run("check").stdout
+    assert "needs a key: set model_api_key" in run("check", code=1, ORCHESTRATOR_MODEL="openai-chat:m").stdout
+    with_key = run("check", ORCHESTRATOR_MODEL="openai-chat:m", ORCHESTRATOR_MODEL_API_KEY="a secret of mine").stdout
+    assert "openai-chat:m at openai-chat's own address, with a key" in with_key
+    assert "a secret of mine" not in with_key
+    usual = run("check", ORCHESTRATOR_MODEL="openai:m", OPENAI_API_KEY="a secret of mine").stdout
+    assert "with the key in OPENAI_API_KEY" in usual
+    assert "a secret of mine" not in usual
+    url = "http://127.0.0.1:1/v1"
+    local = run("check", ORCHESTRATOR_MODEL="openai-chat:m", ORCHESTRATOR_MODEL_BASE_URL=url).stdout
+    assert f"openai-chat:m at {url}, without a key" in local
+
+
+def test_check_says_what_a_teams_agents_lack(run: Run, tmp_path: Path) -> None:
+    team = tmp_path / "mine"
+    team.mkdir()
+    (team / "p.md").write_text("Be brief.")
+    agent = '[agents.{}]\nkind = "llm"\nprompt = "p"\n{}\n'
+    agents = {
+        "plain": "",
+        "named": 'model = "anthropic:m"\napi_key = "env:MY_KEY"',
+        "filed": f'model = "openai:m"\napi_key = "file:{tmp_path}/key"',
+        "usual": 'model = "openai:m"',
+        "local": 'model = "openai-chat:m"\nbase_url = "http://127.0.0.1:1/v1"',
+    }
+    (team / "team.toml").write_text('name = "mine"\n' + "".join(agent.format(*each) for each in agents.items()))
+    said = run("check", "mine").stdout
+    for lacking in (
+        "plain: no model is named",
+        "named: anthropic:m needs a key: env:MY_KEY is not here",
+        f"filed: openai:m needs a key: file:{tmp_path}/key is not here",
+        "usual: openai:m needs a key: give api_key, or set OPENAI_API_KEY",
+    ):
+        assert lacking in said, said
+    assert "local:" not in said
+    (tmp_path / "key").write_text("k")
+    keys = {"MY_KEY": "k", "OPENAI_API_KEY": "k", "ORCHESTRATOR_MODEL_API_KEY": "k"}
+    assert {
+        row["status"]
+        for row in json.loads(run("check", "mine", "--json", ORCHESTRATOR_MODEL="openai:m", **keys).stdout)
+    } == {"ok"}
+
+
 def test_check_names_what_is_wrong(run: Run, tmp_path: Path, engine: Engine) -> None:
-    assert {row["status"] for row in json.loads(run("check", "--json").stdout)} == {"ok"}
+    found = {row["what"]: row["status"] for row in json.loads(run("check", "--json").stdout)}
+    assert found.pop("model") == "none"
+    assert set(found.values()) == {"ok"}
     assert "signing_keys" in run("check", code=1, ORCHESTRATOR_SIGNING_KEYS="").stdout
     assert "lease_seconds" in run("check", code=1, ORCHESTRATOR_LEASE_SECONDS="soon").stdout
     assert "database" in run("check", code=1, ORCHESTRATOR_DATABASE_URL="postgresql://x@127.0.0.1:1/x").stdout

@@ -18,7 +18,9 @@ from shared_state.statements import query
 from ..conftest import create_database
 from .api_server import running_api, until
 
-BEFORE = """drop table shared_steps, forks; alter table alembic_version drop column serves_from;
+BEFORE = """drop table shared_steps, forks, model_calls, rules, parked; alter table outbox drop column limit_id;
+    alter table workers drop column drain_requested_at, drop column drain_requested_by;
+    alter table alembic_version drop column serves_from;
     update alembic_version set version_num = '0002'"""
 """Back to the schema that did not yet say whom it serves."""
 

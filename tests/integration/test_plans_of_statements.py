@@ -14,8 +14,9 @@ from shared_state.statements import load
 from tests.integration.driver import Driver
 
 HOT = (
-    "accept", "accept_plan", "approve", "claim", "create_steps", "create_tasks", "expired", "heartbeat", "lock_tasks",
-    "propose", "settle_tasks", "stage", "wake",
+    "accept", "accept_plan", "admit", "approve", "claim", "create_steps", "create_tasks", "expired", "heartbeat",
+    "judge", "lock_tasks", "park", "propose", "record_call", "release", "settle_tasks", "stage", "view_conversation",
+    "wake",
 )  # fmt: skip
 
 

@@ -246,6 +246,8 @@ def test_a_migration_that_deadlocks_with_somebody_at_work_is_tried_again(own_url
         for (table,) in tables:
             connection.execute(sql.SQL("drop policy tenant_wall on {}").format(sql.Identifier(table)))
         connection.execute("drop index tasks_open")
+        connection.execute("drop table model_calls, rules, parked; alter table outbox drop column limit_id")
+        connection.execute("alter table workers drop column drain_requested_at, drop column drain_requested_by")
         connection.execute("update alembic_version set version_num = '0004'")
     with psycopg.connect(own_url) as worker, psycopg.connect(own_url, autocommit=True) as looker:
         worker.execute("set deadlock_timeout = '20s'")

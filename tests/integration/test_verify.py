@@ -11,13 +11,26 @@ from sqlalchemy import Engine
 from contracts.errors import Failure
 from contracts.settlements import Ask, Bury, Propose
 from shared_state import dead_letters, tasks
+from shared_state.artifacts import ArtifactStore
 from shared_state.broker.quarantine import describe
 from shared_state.engine import make_engine, transaction
 from shared_state.inspection import Inspector
+from shared_state.model_calls import Call, Journal, Past
 from shared_state.statements import query
 from shared_state.verify import invariants, violations
 from tests.integration.driver import Driver
 
+CALL = Call(
+    ordinal=1,
+    conversation="x",
+    model="openai-chat:x",
+    settings={},
+    past=Past(ending="timeout", answered=False, told=False, tool_calls=0, input_tokens=0, output_tokens=0),
+    kept=False,
+    seconds=1.0,
+    request=b"{}",
+    response=None,
+)
 LONG_AGO = "clock_timestamp() - interval '1 hour'"
 STEP = "(select id from steps where key = '{}')"
 
@@ -47,6 +60,12 @@ SEEDS = {
     "I36": "update dead_letters set state = 'redriven', closed_at = clock_timestamp() where step_id is not null",
     "I37": """insert into dead_letter_edits (id, tenant_id, dead_letter_id, editor)
         select gen_random_uuid(), tenant_id, id, 'me' from dead_letters where step_id is null""",
+    "I41": "delete from artifacts",
+    "I39": f"""with r as (insert into rules (tenant_id, team_name, agent, concurrency, set_at)
+        values ('default', 'plain', 'work', 1, {LONG_AGO}) returning id)
+        update outbox set limit_id = (select id from r)""",
+    "I40": f"""insert into parked select step_id, epoch, tenant_id, task_id, queue, kind, null, created_at,
+        gen_random_uuid(), {LONG_AGO} from outbox""",
     "I27": f"update steps set lease_until = {LONG_AGO} where key = 'held'",
     "I28": f"update outbox set published_at = null, created_at = {LONG_AGO}",
     "I29": f"update steps set due_at = {LONG_AGO} where key = 'ready'",
@@ -76,7 +95,8 @@ def busy(engine: Engine) -> Driver:
     driver.settle(driver.claim("asked")[0], Ask(text="?"))
     driver.settle(driver.claim("dead")[0], Bury(failure=Failure(code="agent.error", text="x")))
     driver.settle(driver.claim("judged")[0], Propose(output=1))
-    driver.claim("held")
+    (held,) = driver.claim("held")
+    Journal(engine, ArtifactStore(engine, "default", None), held).write(CALL)
     dead_letters.record_raw(engine, [describe("execute", "message.envelope", "no message", b"?")])
     (letter,) = driver.query("select id from dead_letters where step_id is not null")
     dead_letters.note(engine, "default", letter["id"], "looked at it", "me")
@@ -130,6 +150,12 @@ def test_a_row_of_another_tenant_is_detected_in_every_table(busy: Driver, inspec
         query(
             connection,
             """insert into shared_steps select id, 'default', task_id, task_id, id from steps where key = 'done'""",
+        )
+        query(connection, "insert into rules (tenant_id, task_id, concurrency) select 'default', id, 0 from tasks")
+        query(
+            connection,
+            """insert into parked select step_id, epoch, tenant_id, task_id, queue, kind, null, created_at,
+            (select id from rules) from outbox""",
         )
         query(
             connection,

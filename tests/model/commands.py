@@ -64,6 +64,16 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Pause:
+    task: str
+
+
+@dataclass(frozen=True)
+class Resume:
+    task: str
+
+
+@dataclass(frozen=True)
 class Redrive:
     letters: tuple[Ref, ...]
     edit: int = 0
@@ -115,8 +125,8 @@ class PassDeadline:
 
 
 Command = (
-    Submit | Claim | Settle | Heartbeat | Sweep | ExpireWorker | Relay | Stage | Cancel | Redrive | Discard | Answer
-    | Prune | Lapse | Mature | Outdate | PassDeadline
+    Submit | Claim | Settle | Heartbeat | Sweep | ExpireWorker | Relay | Stage | Cancel | Pause | Resume | Redrive
+    | Discard | Answer | Prune | Lapse | Mature | Outdate | PassDeadline
 )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from tests.model.transitions import Effect, assignment
 
 WEIGHTS = {
     "submit": 5, "claim": 30, "settle": 34, "heartbeat": 4, "lapse": 4, "sweep": 4, "expire_worker": 2, "relay": 4,
-    "stage": 3, "mature": 4, "outdate": 3, "redrive": 6, "discard": 2, "answer": 5, "cancel": 1, "deadline": 1,
-    "prune": 1,
+    "stage": 3, "mature": 4, "outdate": 3, "redrive": 6, "discard": 2, "answer": 5, "cancel": 1, "pause": 2,
+    "resume": 3, "deadline": 1, "prune": 1,
 }  # fmt: skip
 WORKERS = ("w1", "w2", "w3")
 
@@ -97,6 +97,10 @@ class History:
                 return self._one([c.Answer(task.ref(question)) for task in world for question in task.questions[-2:]])
             case "cancel":
                 return self._one([c.Cancel(name) for name in names])
+            case "pause":
+                return self._one([c.Pause(name) for name in names])
+            case "resume":
+                return self._one([c.Resume(name) for name in names])
             case "deadline":
                 return self._one([c.PassDeadline(name) for name in names])
             case _:

@@ -101,6 +101,8 @@ def _wrong_move(before: Task, after: Task) -> Iterator[str]:
             yield f"{old.key} started before what it needs"
         if before.stopped and new.state is StepState.SUCCEEDED and old.state is not StepState.SUCCEEDED:
             yield f"{old.key} was accepted after the cancel"
+    if before.paused and after.paused and len(after.attempts) > len(before.attempts):
+        yield "an attempt began while the task was paused"
     states = {(attempt.key, attempt.epoch): attempt.state for attempt in after.attempts}
     for attempt in before.attempts:
         state = states.get((attempt.key, attempt.epoch))

@@ -101,6 +101,10 @@ def _people(task: Task) -> Iterator[tuple[int, c.Command]]:
             yield 1, c.Discard(task.ref(letter))
     if not task.stopped and task_state(task) not in ("succeeded", "failed"):
         yield 1, c.Cancel(task.name)
+    if task.paused:
+        yield 0, c.Resume(task.name)
+    elif task_state(task) not in ("succeeded", "failed", "cancelled"):
+        yield 1, c.Pause(task.name)
 
 
 def late_messages(task: Task, plan: Plan, team: Team) -> Iterator[c.Command]:

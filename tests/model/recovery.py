@@ -17,6 +17,7 @@ def recover(world: World, plan: Plan, team: Team, *, by: Apply = apply, rounds: 
     """Run loops and one healthy worker until every task is over; the states on the way. Raises `Stuck`."""
     passed = [world]
     for task in world:
+        world, _ = by(world, c.Resume(task.name), team)
         for step in task.steps:
             world, _ = by(world, c.Lapse(task.ref(step)), team)
             world, _ = by(world, c.Mature(task.ref(step)), team)

@@ -90,6 +90,8 @@ class Entry(NamedTuple):
     published: bool = True
     late: bool = False
     """Published so long ago that its message may be lost."""
+    parked: bool = False
+    """Set apart, because its task was paused when somebody wanted to send for it or to claim it."""
 
 
 class Task(NamedTuple):
@@ -105,6 +107,7 @@ class Task(NamedTuple):
     entries: tuple[Entry, ...] = ()
     stopped: Literal["task.cancelled", "task.deadline"] | None = None
     deadline: Literal["ahead", "passed"] | None = None
+    paused: bool = False
 
     def step(self, key: str) -> Step:
         return next(step for step in self.steps if step.key == key)

@@ -16,6 +16,7 @@ from tests.model.consequences import enqueue, follow, task_state
 from tests.model.rows import (
     OPEN_STEPS,
     Attempt,
+    Entry,
     Letter,
     Output,
     Proposal,
@@ -63,6 +64,8 @@ def _apply(world: World, command: c.Command, team: Team) -> tuple[World, Effect]
             task, sent = follow(_submitted(command, team))
             return (*world, task), Effect(sent=sent)
         case c.Claim(refs=refs, worker=worker):
+            if any(_is_held(task, ref) for task in world for ref in refs):
+                world = tuple(_park(task, refs) if task.paused else task for task in world)
             return _on_refs(world, refs, lambda task, ref: _claim(task, ref, worker))
         case c.Settle(items=items):
             settlements = dict(items)
@@ -88,12 +91,17 @@ def _apply(world: World, command: c.Command, team: Team) -> tuple[World, Effect]
             return _redrive(world, letters, edit)
         case c.Cancel(task=name):
             return _on_task(world, name, lambda task: (_cancel(task), Effect()))
+        case c.Pause(task=name):
+            return _on_task(world, name, lambda task: (_pause(task), Effect()))
+        case c.Resume(task=name):
+            return _on_task(world, name, lambda task: (task._replace(paused=False), Effect()))
         case c.Discard(letter=ref):
             return _on_task(world, ref.task, lambda task: (_discard(task, ref), Effect()))
         case c.Answer(question=ref):
             return _on_task(world, ref.task, lambda task: _answer(task, ref))
         case c.Prune(task=name):
-            return tuple(task for task in world if task.name != name or not _is_prunable(task)), Effect()
+            left = tuple(task for task in world if task.name != name or not _is_prunable(task))
+            return tuple(task if _is_live(task) else task._replace(paused=False) for task in left), Effect()
         case c.Lapse() | c.Mature() | c.Outdate() | c.PassDeadline():
             return tuple(_pass_time(task, command) for task in world), Effect()
         case _:
@@ -133,6 +141,26 @@ def _stop(task: Task, code: Literal["task.cancelled", "task.deadline"]) -> Task:
         q._replace(state=QuestionState.CANCELLED) if q.state is QuestionState.OPEN else q for q in task.questions
     )
     return task._replace(stopped=code, entries=(), questions=questions)
+
+
+def _pause(task: Task) -> Task:
+    if not _is_live(task):
+        raise Refused("Conflict")
+    return task._replace(paused=True)
+
+
+def _park(task: Task, refs: tuple[Ref, ...]) -> Task:
+    """The entries of all that a message names, in time or late, once one of them is held back."""
+    named = {ref.key for ref in refs if ref.task == task.name}
+    return task._replace(entries=tuple(_parked(entry) if entry.key in named else entry for entry in task.entries))
+
+
+def _is_held(task: Task, ref: Ref) -> bool:
+    return task.paused and any(claimable(step) and task.ref(step) == ref for step in task.steps)
+
+
+def _parked(entry: Entry) -> Entry:
+    return entry._replace(parked=True, published=False, late=False)
 
 
 def _redrive(world: World, refs: tuple[Ref, ...], edit: int) -> tuple[World, Effect]:
@@ -198,7 +226,7 @@ def claimable(step: Step) -> bool:
 
 def _claim(task: Task, ref: Ref, worker: str) -> tuple[Task, frozenset[Ref]] | None:
     step = task.step(ref.key)
-    if step.epoch != ref.epoch or not claimable(step):
+    if step.epoch != ref.epoch or not claimable(step) or task.paused:
         return None
     state = StepState.RUNNING if step.state is StepState.READY else StepState.REVIEWING
     held = step._replace(state=state, attempts=step.attempts + 1, lease="held", worker=worker)
@@ -336,13 +364,16 @@ def _stage(task: Task, step: Step) -> tuple[Task, frozenset[Ref]] | None:
 
 
 def _relay(world: World, broker_up: bool) -> tuple[World, Effect]:
-    """Publish what waits, and again what may be lost; what the broker did not take waits on."""
+    """Publish what waits, and again what may be lost; what the broker did not take waits on. What is paused is parked,
+    and what was parked waits again when it is not."""
     sent: set[Ref] = set()
     tasks = []
     for task in world:
         entries = []
         for entry in task.entries:
-            if entry.late or not entry.published:
+            if entry.parked or (task.paused and (entry.late or not entry.published)):
+                entry = _parked(entry) if task.paused else entry._replace(parked=False)
+            if not entry.parked and (entry.late or not entry.published):
                 entry = entry._replace(published=broker_up, late=False)
                 if broker_up:
                     sent.add(task.ref(entry))
@@ -359,6 +390,7 @@ def _lapse_all(task: Task, worker: str) -> Task:
 
 
 def _unpublish_all(task: Task) -> Task:
+    """What is parked was not out."""
     return task._replace(entries=tuple(entry._replace(published=False, late=False) for entry in task.entries))
 
 

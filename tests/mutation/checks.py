@@ -10,6 +10,8 @@ DATABASE = (
 )
 FORKS = ("tests/unit/test_forks.py", "tests/integration/test_forks.py")
 DEAD_LETTERS = ("tests/integration/test_dead_letters.py",)
+RULES = ("tests/integration/test_rules.py",)
+COLLECT = ("tests/integration/test_collect.py",)
 REFINEMENT = ("tests/integration/test_refinement.py",)
 
 
@@ -42,7 +44,7 @@ CHECKS: dict[str, Check] = {
     "policy: attempts are bounded": _policy(" or assignment.attempt >= rule.attempts:", ":"),
     "policy: what cannot be retried is not": _policy("if not failure.can_retry or ", "if "),
     "policy: a stopped worker's step is not to blame": _policy('if failure.code == "worker.stopped":', "if False:"),
-    "policy: a lapsed lease waits for nothing": _policy("0.0 if expired else bound * chance", "bound * chance"),
+    "policy: a lapsed lease waits for nothing": _policy("0.0 if expired else after_seconds", "after_seconds"),
     "policy: rejections are bounded": _policy("if assignment.rejections >= team.bounds.rejections:", "if False:"),
     "policy: questions are bounded": _policy("if assignment.questions >= team.bounds.questions:", "if False:"),
     "policy: a reviewer cannot ask": _policy(
@@ -152,6 +154,15 @@ CHECKS: dict[str, Check] = {
             ("a key makes one fork", "if earlier is not None:", "if False:"),
         )
     },
+    "collect: not what is referred to": Check(
+        "shared_state.collect", "and r.sha256 = a.sha256)", "and r.sha256 <> a.sha256 and false)", COLLECT
+    ),
+    "collect: bytes before the rows are let go": Check(
+        "shared_state.collect", "                    bodies.remove(outside)\n", "                    pass\n", COLLECT
+    ),
+    "put: what is there is looked at": Check(
+        "shared_state.artifacts", "return bool(known) and bodies.has(", "return bool(known) or bodies.has(", COLLECT
+    ),
     "prune: not what lives": _shared(
         "prune",
         "where t.finished_at < clock_timestamp()",

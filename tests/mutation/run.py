@@ -19,7 +19,7 @@ from orchestrator.embedded import EmbeddedPostgres
 from shared_state.migrate import upgrade
 from tests.conftest import create_database
 from tests.legal_moves import install as install_legal_moves
-from tests.mutation.checks import CHECKS, DATABASE, DEAD_LETTERS, FORKS, REFINEMENT
+from tests.mutation.checks import CHECKS, COLLECT, DATABASE, DEAD_LETTERS, FORKS, REFINEMENT, RULES
 from tests.mutation.guards import guards
 from tests.mutation.survivors import EXPLAINED
 
@@ -68,8 +68,12 @@ def mutants(wanted: Sequence[str]) -> list[Mutant]:
 def _responsible(statement: str) -> tuple[str, ...]:
     if statement in ("fork", "fork_origin"):
         return FORKS
+    if statement in ("judge", "park", "release", "admit", "pause", "resume", "keep_limits"):
+        return RULES
+    if statement == "collect":
+        return COLLECT
     of_letters = statement in ("redrive", "redrive_message", "edit", "discard")
-    return (*DATABASE, *(DEAD_LETTERS if of_letters else ()), *REFINEMENT)
+    return (*DATABASE, *(DEAD_LETTERS if of_letters else ()), *(RULES if statement == "claim" else ()), *REFINEMENT)
 
 
 @contextmanager

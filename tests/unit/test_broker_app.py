@@ -98,9 +98,10 @@ def test_tls_is_verified_by_a_worker_too() -> None:
 
 def test_rabbitmq_is_only_another_url() -> None:
     app = worker_app(Settings(broker_url="amqp://user:password@broker:5672/"))
-    assert app.conf.broker_transport is None
+    assert app.conf.broker_transport == "shared_state.broker.amqp_transport:SafeAmqpTransport"
     assert app.conf.broker_transport_options == {"confirm_publish": True}
-    assert all(queue.queue_arguments == {"x-queue-type": "quorum"} for queue in app.amqp.queues.values())
+    expected = {"x-queue-type": "quorum", "x-consumer-timeout": VISIBILITY_SECONDS * 1000}
+    assert all(queue.queue_arguments == expected for queue in app.amqp.queues.values())
     assert app.conf.worker_consumer.func.__name__ == "SafeConsumer"
 
 
@@ -123,10 +124,3 @@ def test_no_keys_is_a_mistake_that_says_its_remedy() -> None:
 def test_publishing_does_not_load_the_worker() -> None:
     code = "import sys, shared_state.broker.publisher; sys.exit('celery.worker' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_flower_finds_its_application() -> None:
-    code = "from shared_state.broker.flower_app import app; print(app.connection().as_uri())"
-    environment = {"ORCHESTRATOR_BROKER_URL": "redis://:word@10.0.0.1:7/3", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == "redis://:**@10.0.0.1:7/3"

@@ -158,6 +158,14 @@ def test_a_retry_may_name_its_time_but_not_escape_the_bound() -> None:
     assert isinstance(settle(Retry(reason="busy", after_seconds=77), attempt=2), Bury)
 
 
+def test_whoever_asked_for_time_is_left_alone_and_the_jitter_comes_on_top() -> None:
+    failure = Failure(code="model.rate_limited", text="x")
+    plain, asked = settle(Failed(failure=failure)), settle(Failed(failure=failure, after_seconds=77))
+    assert plain.after_seconds > 0
+    assert asked.after_seconds == plain.after_seconds + 77
+    assert isinstance(settle(Failed(failure=failure, after_seconds=77), attempt=8), Bury)
+
+
 def test_the_exact_code_of_the_agent_comes_before_the_teams_family() -> None:
     assert isinstance(settle(Failed(failure=Failure(code="bound.time", text="x"))), Bury)
     assert isinstance(settle(Failed(failure=Failure(code="agent.error", text="x")), attempt=2), Bury)

@@ -51,6 +51,27 @@ def test_an_empty_variable_is_not_set() -> None:
     assert load({"ORCHESTRATOR_API_KEY": "", "ORCHESTRATOR_LEASE_SECONDS": ""}, None, {}) == Settings()
 
 
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"one:{SECRET}\n", encoding="utf-8")
+    found = load({"ORCHESTRATOR_SIGNING_KEYS_FILE": str(tmp_path / "keys")}, None, {})
+    assert found.signing_keys["one"].get_secret_value() == SECRET
+
+
+def test_a_secret_by_file_is_refused_where_it_is_given_twice_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    named = {"ORCHESTRATOR_API_KEY_FILE": str(path)}
+    assert refusal(named) == f"ORCHESTRATOR_API_KEY_FILE: {path} cannot be read: No such file or directory."
+    path.write_text("\n", encoding="utf-8")
+    assert refusal(named) == f"ORCHESTRATOR_API_KEY_FILE: {path} is empty."
+    path.write_bytes(b"\xff")
+    assert "not text in UTF-8" in refusal(named)
+    path.write_text(SECRET, encoding="utf-8")
+    text = refusal({**named, "ORCHESTRATOR_API_KEY": SECRET})
+    assert "both set" in text
+    assert SECRET not in text
+    assert "unknown setting" in refusal({"ORCHESTRATOR_NONSENSE_FILE": str(path)})
+
+
 @pytest.mark.parametrize(
     ("environ", "parts"),
     [
@@ -164,3 +185,50 @@ def test_the_webhooks_address_is_checked_and_kept_secret() -> None:
         assert "T0KEN" not in refused.value.text
     with pytest.raises(Misconfigured):
         load({"ORCHESTRATOR_DEAD_LETTER_WEBHOOK_SECRET": "short"}, None, {})
+
+
+@pytest.mark.parametrize("text", ["9464", ":9464", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "[::1]"])
+def test_where_to_listen_is_a_host_and_a_port(text: str) -> None:
+    for key in ("metrics_listen", "flower_listen"):
+        with pytest.raises(Misconfigured, match=f"{key}: must have the form HOST:PORT"):
+            load({f"ORCHESTRATOR_{key.upper()}": text}, None, {})
+
+
+def test_metrics_that_others_can_reach_need_a_token() -> None:
+    with pytest.raises(Misconfigured, match="metrics_listen: others can reach it there; set metrics_token"):
+        load({"ORCHESTRATOR_METRICS_LISTEN": "0.0.0.0:9464"}, None, {})
+    for listen in ("127.0.0.1:9464", "localhost:9464", "[::1]:9464"):
+        assert load({"ORCHESTRATOR_METRICS_LISTEN": listen}, None, {}).metrics_address is not None
+    both = {"ORCHESTRATOR_METRICS_LISTEN": "0.0.0.0:9464", "ORCHESTRATOR_METRICS_TOKEN": "sixteen characters"}
+    assert load(both, None, {}).metrics_address == ("0.0.0.0", 9464)
+
+
+@pytest.mark.parametrize("key", ["metrics_token", "flower_password"])
+def test_a_short_secret_is_refused_and_none_is_printed(key: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{key}: is shorter than 16 characters"):
+        load({f"ORCHESTRATOR_{key.upper()}": "short"}, None, {})
+    settings = load({f"ORCHESTRATOR_{key.upper()}": "long enough for anybody"}, None, {})
+    assert "long enough" not in str(settings)
+    assert child_environment(settings)[f"ORCHESTRATOR_{key.upper()}"] == "long enough for anybody"
+
+
+def test_the_default_model_is_checked_and_its_key_kept_secret() -> None:
+    url = "http://127.0.0.1:11434/v1/"
+    settings = load(
+        {
+            "ORCHESTRATOR_MODEL": "openai-chat:qwen3:8b",
+            "ORCHESTRATOR_MODEL_BASE_URL": url,
+            "ORCHESTRATOR_MODEL_API_KEY": SECRET,
+        },
+        None,
+        {},
+    )
+    assert (settings.model, settings.model_base_url) == ("openai-chat:qwen3:8b", "http://127.0.0.1:11434/v1")
+    assert SECRET not in f"{settings} {settings!r}"
+    assert load(child_environment(settings), None, {}) == settings
+    assert "model: must have the form provider:name" in refusal({"ORCHESTRATOR_MODEL": "gpt-5-mini"})
+    assert "set model as well" in refusal({"ORCHESTRATOR_MODEL_BASE_URL": url})
+    for wrong in ("ftp://h", "http://me:hidden@h/v1", "hidden"):
+        text = refusal({"ORCHESTRATOR_MODEL": "openai-chat:m", "ORCHESTRATOR_MODEL_BASE_URL": wrong})
+        assert "model_base_url" in text
+        assert "hidden" not in text

@@ -104,7 +104,7 @@ def test_the_digest_follows_everything_but_what_is_for_people(folder: Path) -> N
         ('name = "digest"', 'name = "digest"\ndescription = "a\\u0000b"', "", "NUL"),
         ('role = "planner"', 'role = "boss"', "agents.plan.role", "'planner', 'executor' or 'reviewer'"),
         ('role = "planner"', "timeout_seconds = inf", "agents.plan.timeout_seconds", "86400"),
-        ('role = "planner"', "tools = []", "agents.plan.tools", "unknown key"),
+        ('role = "planner"', 'tools = ["clock"]', "agents.plan", 'tools belongs to kind = "llm"'),
         ('review = "review"', 'review = "nobody"', "", "agents.summarise.review: there is no reviewer 'nobody'"),
         ('call = "sample_team:plan"', 'call = "sample_team"', "agents.plan", "module:function"),
         ('call = "sample_team:plan"', 'call = "sample_team:no"', "agents.plan.call", "has no 'no'"),
@@ -119,6 +119,53 @@ def test_a_mistake_is_named_with_file_key_and_reason(folder: Path, old: str, new
     assert error.field == key
     assert reason in error.text
     assert "Traceback" not in error.text
+
+
+LLM = """
+name = "digest"
+
+[agents.summarise]
+kind = "llm"
+prompt = "summarise"
+input = "sample_team:Page"
+output = "sample_team:Summary"
+tools = ["clock", "read_source"]
+"""
+
+
+def test_an_llm_agents_schemas_come_from_the_types_it_names(folder: Path) -> None:
+    (folder / "team.toml").write_text(LLM)
+    schemas = read_team(folder).schemas["summarise"]
+    assert schemas.input is not None
+    assert schemas.output is not None
+    assert schemas.input["additionalProperties"] is False
+    assert schemas.output["required"] == ["title", "pages"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "reason"),
+    [
+        ('"clock"', '"fetch"', "agents.summarise.tools", "no tool 'fetch'; there are calculate, clock, list_sources"),
+        ('prompt = "summarise"', 'prompt = "other"', "", "agents.summarise.prompt: there is no other.md beside"),
+        ('prompt = "summarise"', "", "agents.summarise", 'an llm agent needs prompt = "name"'),
+        ("sample_team:Page", "sample_team:Pages", "agents.summarise.input", "has no 'Pages'"),
+        ("sample_team:Summary", "sample_team:gate", "agents.summarise.output", "no type that can be checked"),
+        ("sample_team:Summary", "missing_team:Summary", "agents.summarise.output", "missing_team"),
+        ('kind = "llm"', 'kind = "llm"\ncall = "a:b"', "agents.summarise", 'call belongs to kind = "python"'),
+        ('kind = "llm"', 'kind = "llm"\napi_key = "sk-123"', "agents.summarise.api_key", "pattern"),
+    ],
+)
+def test_an_llm_agents_mistake_is_named(folder: Path, old: str, new: str, key: str, reason: str) -> None:
+    assert old in LLM
+    error = refused(folder, LLM.replace(old, new))
+    assert (error.field, reason in error.text) == (key, True), error.text
+
+
+def test_a_prompt_that_names_what_no_step_has_is_refused(folder: Path) -> None:
+    (folder / "summarise.md").write_text("Do {{ goal }} with {{ input.url }} and {{ inputs.a }}.")
+    error = refused(folder, LLM)
+    assert error.field == "agents.summarise.prompt"
+    assert "{{ inputs.a }} is not known" in error.text
 
 
 def test_code_that_ends_or_holds_the_process_is_named(folder: Path) -> None:

@@ -4,7 +4,7 @@ import re
 import traceback
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from contracts.assignments import Assignment
@@ -88,6 +88,19 @@ def explain(error: BaseException) -> Failure:
         detail=clean_text("".join(traceback.format_exception(error))[-19_000:], 20_000),
         retryable=said if isinstance(said, bool) else None,
     )
+
+
+def read_typed(adapter: TypeAdapter[Any] | None, assignment: Assignment) -> Failed | None:
+    """What is wrong with the step's input, for an agent that only says of which type it is."""
+    if adapter is None or assignment.role is Role.REVIEWER:
+        return None
+    try:
+        adapter.validate_json(to_json(assignment.input))
+    except ValidationError as error:
+        return fail("agent.input", describe_invalid(error, _subject(assignment)))
+    except Exception as error:  # validators of the type may raise anything
+        return Failed(failure=explain(error))
+    return None
 
 
 def fail(code: str, text: str, detail: str | None = None) -> Failed:

@@ -61,6 +61,19 @@ def load(call: str) -> Loaded:
     return _inspect(call, function, hash_files(files_of(module.__spec__)))
 
 
+def load_type(name: str) -> TypeAdapter[Any]:
+    """The type `module:name` as something that can check. Raises `NotImportable`."""
+    module_name, _, attribute = name.partition(":")
+    found = getattr(import_module(module_name), attribute, None)
+    if found is None:
+        raise NotImportable(f"module {module_name!r} has no {attribute!r}")
+    # pydantic would take a function, and check its arguments.
+    adapter = None if inspect.isroutine(found) else _adapt(name, attribute, found)
+    if adapter is None:
+        raise NotImportable(f"{name!r} is no type that can be checked")
+    return adapter
+
+
 def import_module(name: str) -> types.ModuleType:
     """Import a module for the first time, or again after its source failed. Raises `NotImportable`."""
     importlib.invalidate_caches()

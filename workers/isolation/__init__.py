@@ -2,7 +2,7 @@
 
 from workers.isolation.process import ProcessRunner
 from workers.isolation.ran import Ran
-from workers.isolation.runner import AttemptRunner
+from workers.isolation.runner import AttemptRunner, LlmAttempts
 from workers.isolation.thread import ThreadRunner
 
-__all__ = ["AttemptRunner", "ProcessRunner", "Ran", "ThreadRunner"]
+__all__ = ["AttemptRunner", "LlmAttempts", "ProcessRunner", "Ran", "ThreadRunner"]

@@ -59,7 +59,7 @@ def _submit_until_full(scene: Scene, folder: Path, database_url: str) -> None:
         refused: set[object] = set()
         deadline = time.monotonic() + 60
         while not refused and time.monotonic() < deadline:
-            answer = _submit(client, size=400_000)
+            answer = _submit(client, size=200_000)
             (accepted if isinstance(answer, UUID) else refused).add(answer)
         scene.injected("full disks")
         scene.expect(refused == {503}, f"with a full disk submissions are answered {refused or 'as ever'}")
