@@ -88,7 +88,7 @@ class WorkerProcess:
         self._quarantine = Quarantine(lambda messages: dead_letters.record_raw(self._engine, messages))
         self.celery = make_app(settings, queues=queues, quarantine=self._quarantine, keys=keys)
         self._publisher = Publisher(make_app(settings), keys)
-        # One thread: publishing may wait for a broker that is away, and the database thread must not.
+        # One thread: publishing may wait for a broker that is away, and whoever writes must not.
         self._outbound = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._heartbeat = Heartbeat(self._engine, lease_seconds=settings.lease_seconds)
         slots = Slots(settings.worker_slots)

@@ -1,11 +1,11 @@
-"""The one database thread of a worker process: claims and settlements of all its slots, several to a transaction.
+"""All writing of a worker process: claims and settlements of all its slots, one transaction at a time, several to each.
 
-There is no timer. The thread takes whatever arrived while its last transaction ran, so an idle worker adds no delay
-and a busy one shares its commits. A transaction that settles steps also claims, for their slots, steps that it has
-just made ready (`take_on`): those need no message, no other worker and no commit of their own.
+There is no timer. Who comes while nobody writes, writes; what arrives meanwhile is written together, by a thread that
+goes on until nothing is left. So an idle worker adds neither a delay nor a switch of threads, and a busy one shares its
+commits. A transaction that settles steps also claims, for their slots, steps that it has just made ready (`take_on`):
+those need no message, no other worker and no commit of their own.
 """
 
-import queue
 import random
 import threading
 import time
@@ -79,7 +79,10 @@ class _Batch:
 
 
 class Batcher:
-    """Answers come as a call of `then`, in the database thread, after the commit: it must be quick and not raise."""
+    """Answers come as a call of `then` after the commit, in whichever thread has written: be quick and do not raise.
+
+    `claim` and `settle` may wait for the database; what is asked for in an answer never does.
+    """
 
     def __init__(
         self,
@@ -99,53 +102,73 @@ class Batcher:
         self._slots = slots
         self._lease_seconds = lease_seconds
         self._publish = publish
-        self._arrivals: queue.SimpleQueue[_Claim | _Settle | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._arrivals: list[_Claim | _Settle] = []
+        self._writing = self._closed = False
+        self._more = threading.Semaphore(0)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
     def claim(self, refs: Sequence[StepRef], then: Callable[[Claimed | Exception], None]) -> None:
         """Claim what is to be had of `refs`."""
-        self._arrivals.put(_Claim(refs, then))
+        self._write(_Claim(refs, then))
 
     def settle(self, settling: Settling, then: Callable[[Written | Exception], None], *, take_on: bool = False) -> None:
         """Write one settlement; `then` gets the error that the data itself causes, if any."""
-        self._arrivals.put(_Settle(settling, take_on, then))
+        self._write(_Settle(settling, take_on, then))
 
     def stop(self) -> None:
-        """End the thread after what has arrived."""
+        """Write what has arrived; what comes later is not written any more."""
         self._stopped.set()
-        self._arrivals.put(None)
+        with self._lock:
+            idle = not self._writing
+            self._closed = self._writing = True
+        if idle:
+            self._more.release()
         self._thread.join(timeout=10)
 
-    def _run(self) -> None:
-        while True:
-            batch, last = self._take()
-            if len(batch):
-                self._work(batch)
-            if last:
+    def _write(self, request: _Claim | _Settle) -> None:
+        """Here and now, or by whoever is writing."""
+        with self._lock:
+            self._arrivals.append(request)
+            if self._writing:
                 return
+            self._writing = True
+        try:
+            self._work(self._take()[0])
+        finally:
+            with self._lock:
+                self._writing = more = bool(self._arrivals) or self._closed
+            if more:
+                self._more.release()
+
+    def _run(self) -> None:
+        """Write what arrives while others write. Each ring of `more` hands over the right to."""
+        closed = False
+        while not closed:
+            self._more.acquire()
+            batch, closed = self._take()
+            while batch:
+                self._work(batch)
+                batch, closed = self._take()
 
     def _take(self) -> tuple[_Batch, bool]:
-        batch = _Batch([], [])
-        request = self._arrivals.get()
-        while request is not None:
-            if isinstance(request, _Claim):
-                batch.claims.append(request)
-            else:
-                batch.settles.append(request)
-            try:
-                request = self._arrivals.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
+        """What has arrived. Where that is nothing nobody writes any more: until somebody comes, or for good."""
+        with self._lock:
+            arrived, self._arrivals = self._arrivals, []
+            if not arrived:
+                self._writing = self._closed
+            closed = self._closed
+        claims = [each for each in arrived if isinstance(each, _Claim)]
+        return _Batch(claims, [each for each in arrived if isinstance(each, _Settle)]), closed
 
     def _work(self, batch: _Batch) -> None:
         """Until it is written: while Postgres is away there is nothing better to do than to try again."""
         failures = 0
         while True:
             try:
-                self._write(batch)
+                self._commit(batch)
                 return
             except Unavailable as error:
                 failures += 1
@@ -163,7 +186,7 @@ class Batcher:
                     self._work(each)
                 return
 
-    def _write(self, batch: _Batch) -> None:
+    def _commit(self, batch: _Batch) -> None:
         transaction = _Transaction(self._slots, self._queues, self.peers, batch)
         asked_at = time.monotonic()
         try:
@@ -294,5 +317,5 @@ def _fail(batch: _Batch, error: Exception) -> None:
 def _answer(then: Callable[[Any], None], answer: object) -> None:
     try:
         then(answer)
-    except Exception:  # the edge of the database thread: one answer's trouble must not cost the others theirs
+    except Exception:  # the edge of a transaction: one answer's trouble must not cost the others theirs
         log.exception("batcher.answer")

@@ -1,7 +1,8 @@
 """The crew: threads that run attempts, as many as have something to do at the same time.
 
 Whoever takes work and sees more of it wakes one other. So a burst of short attempts is done by one or two threads,
-without a switch for each, while attempts that wait for something get a thread each.
+without a switch for each, while attempts that wait for something get a thread each. What an attempt's end brings is
+taken up by its own thread.
 """
 
 import threading
@@ -18,13 +19,15 @@ class Crew:
         self._lock = threading.Lock()
         self._waiting: deque[Work] = deque()
         self._idle: list[threading.Lock] = []
+        self._here = threading.local()
         self._closed = False
 
     def put(self, works: Iterable[Work]) -> None:
-        """Have each called once, soon, in a thread of the crew. They must not raise."""
+        """Have each called once, soon, in a thread of the crew. They must not raise, nor go on long after a `put`."""
+        at_work = getattr(self._here, "at_work", False)
         with self._lock:
             self._waiting.extend(works)
-            call = self._next_call() if self._waiting else None
+            call = self._next_call() if self._waiting and not at_work else None
         if call:
             call()
 
@@ -44,6 +47,7 @@ class Crew:
         threading.Thread(target=self._serve, name="step", daemon=True).start()
 
     def _serve(self) -> None:
+        self._here.at_work = True
         bell = threading.Lock()
         bell.acquire()
         while True:

@@ -55,7 +55,8 @@ class Runner(Protocol):
         cancelled: threading.Event,
         then: Callable[[Ran], None],
     ) -> None:
-        """Call `then` exactly once, in any thread, soon after the body's end, the timeout or `cancelled`."""
+        """Call `then` exactly once, soon after the body's end, the timeout or `cancelled`, in any thread that may wait
+        for the database."""
         ...
 
 

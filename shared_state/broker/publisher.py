@@ -38,6 +38,8 @@ class Publisher:
         self._origin = origin
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._client: Any = None
+        """Redis's, of the connection's pool."""
         self._declared: set[str] = set()
 
     def publish(self, messages: Sequence[Message]) -> None:
@@ -63,7 +65,7 @@ class Publisher:
 
     def _send(self, channel: Any, packed: Sequence[Packed]) -> None:
         if is_redis(self._url):
-            _push(channel, packed)
+            self._push(channel, packed)
             return
         producer = Producer(channel, auto_declare=False)
         with producer.batch(BATCH_SIZE):
@@ -81,6 +83,26 @@ class Publisher:
                     # A queue that was deleted under us: say so, and declare it again the next time.
                     mandatory=True,
                 )
+
+    def _push(self, channel: Any, packed: Sequence[Packed]) -> None:
+        """On Redis a queue is a list: push what belongs together in one round trip."""
+        frames: dict[str, list[bytes]] = defaultdict(list)
+        for item in packed:
+            frames[item.queue].append(make_frame(item))
+        pushes = [
+            (queue, pushed[start : start + BATCH_SIZE])
+            for queue, pushed in frames.items()
+            for start in range(0, len(pushed), BATCH_SIZE)
+        ]
+        if self._client is None:  # the channel would make one each time, which takes longer than to push
+            self._client = channel._create_client()
+        if len(pushes) == 1:
+            self._client.lpush(pushes[0][0], *pushes[0][1])
+            return
+        pipe = self._client.pipeline(transaction=False)
+        for queue, some in pushes:
+            pipe.lpush(queue, *some)
+        pipe.execute()
 
     def _declare(self, channel: Any, queue: str) -> None:
         """RabbitMQ drops what is routed to a queue that does not exist."""
@@ -126,21 +148,9 @@ class Publisher:
 
     def _reset(self) -> None:
         connection, self._connection = self._connection, None
+        self._client = None
         self._declared.clear()
         if connection is not None:
             # It may be broken in any way; all that counts is that it is gone.
             with suppress(Exception):
                 connection.collect(socket_timeout=ANSWER_SECONDS)
-
-
-def _push(channel: Any, packed: Sequence[Packed]) -> None:
-    """On Redis a queue is a list: push what belongs together in one round trip."""
-    frames: dict[str, list[bytes]] = defaultdict(list)
-    for item in packed:
-        frames[item.queue].append(make_frame(item))
-    with channel.conn_or_acquire() as client:
-        pipe = client.pipeline(transaction=False)
-        for queue, pushed in frames.items():
-            for start in range(0, len(pushed), BATCH_SIZE):
-                pipe.lpush(queue, *pushed[start : start + BATCH_SIZE])
-        pipe.execute()

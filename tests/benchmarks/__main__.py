@@ -29,7 +29,7 @@ from tests.benchmarks.rows import Row, growth_row, latencies_row, load_row, rate
 from tests.benchmarks.workloads import W1, W1_BATCH, W2, W3, Rates, Stalled, System, Workload, run_latencies, run_load
 
 WARMUP_SECONDS = 1.5
-LATENCIES = 100
+LATENCIES = 200
 PLAN_LIMIT_SECONDS = 150.0
 LOAD_SHARE = 0.5
 LOAD_SECONDS = 10.0

@@ -58,10 +58,12 @@ def _origin(document: Mapping[str, Any]) -> str:
     machine = document["machine"]
     postgres = f", PostgreSQL {machine['postgres']}" if machine.get("postgres") else ""
     load = machine["load_average"][2]
+    pace = " and ".join(f"{each:.0f}" for each in machine.get("yardstick_ms", ()))
+    pace = f"; a million additions took {pace} ms of processor time before and after" if pace else ""
     return (
         f"Measured {document['started_at'][:10]} in {document['seconds'] / 60:.0f} minutes: {machine['cpus']} cores, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python {machine['python']}{postgres}, "
-        f"load average over 15 minutes at the end {load:.1f}.\n"
+        f"load average over 15 minutes at the end {load:.1f}{pace}.\n"
     )
 
 

@@ -743,7 +743,7 @@ class TestThreads:
         assert ran.seconds < 0.8
 
     def test_what_begins_while_the_watcher_looks_is_given_up_by_a_close(self, threads: ThreadRunner) -> None:
-        """The first attempt's outcome is handed on by the watcher, which therefore is in the middle of a look."""
+        """Whether the first is cancelled is asked by the watcher, which therefore is in the middle of a look."""
         second: SimpleQueue[Ran] = SimpleQueue()
         begun, closing = threading.Event(), threading.Event()
 
@@ -751,7 +751,7 @@ class TestThreads:
             closing.set()
             threads.close()
 
-        def in_the_watcher(_: Ran) -> None:
+        def in_the_watcher() -> None:
             start(threads, "slow_and_noted", second.put, progress=lambda text, fraction=None: begun.set())
             assert begun.wait(5)
             threading.Thread(target=close, daemon=True).start()
@@ -759,8 +759,23 @@ class TestThreads:
             # Closed once it begins nothing more.
             wait_until(lambda: is_refused(threads))
 
-        start(threads, "slow", in_the_watcher, {"seconds": 2.0}, timeout_seconds=0.1)
+        class Asked(threading.Event):
+            def is_set(self) -> bool:
+                if not begun.is_set():
+                    in_the_watcher()
+                return False
+
+        first: SimpleQueue[Ran] = SimpleQueue()
+        start(threads, "slow", first.put, {"seconds": 2.0}, cancelled=Asked())
         assert failure(second.get(timeout=8)).code == "worker.stopped"
+
+    def test_who_hears_of_a_given_up_attempt_may_wait(self, threads: ThreadRunner) -> None:
+        second: SimpleQueue[Ran] = SimpleQueue()
+        heard = threading.Event()
+        start(threads, "slow", lambda _: heard.wait(5), {"seconds": 1.0}, timeout_seconds=0.1)
+        start(threads, "slow", second.put, {"seconds": 1.0}, timeout_seconds=0.4)
+        assert failure(second.get(timeout=3)).code == "bound.time"
+        heard.set()
 
     def test_nothing_begins_after_a_close(self, threads: ThreadRunner) -> None:
         threads.close()
@@ -769,13 +784,17 @@ class TestThreads:
 
 def start(runner: ThreadRunner, call: str, then: Callable[[Ran], None], given: Any = None, **options: Any) -> None:
     """Begin an attempt in a thread of its own; a body that is given up comes back to its caller when it will."""
-    options = {"timeout_seconds": 20.0, "progress": lambda text, fraction=None: None, **options}
+    options = {
+        "timeout_seconds": 20.0,
+        "progress": lambda text, fraction=None: None,
+        "cancelled": threading.Event(),
+        **options,
+    }
     attempt = partial(
         runner.run,
         Agent(call=f"sample_bodies:{call}", isolation=Isolation.THREAD),
         assignment(given),
         artifacts=HeldArtifacts(),
-        cancelled=threading.Event(),
         then=then,
         **options,
     )

@@ -89,6 +89,57 @@ def test_two_messages_that_name_one_step_do_not_both_get_it(driver: Driver, batc
     sweep.sweep(driver.engine)
 
 
+def test_who_comes_while_nobody_writes_writes_and_the_rest_is_written_together(
+    driver: Driver, batcher: Waiting
+) -> None:
+    task_id = driver.submit([{"id": f"s{n}"} for n in range(4)])
+    first, *rest = batcher.claim(refs(driver))
+    answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+    at_once: list[int] = []
+
+    def answer(written: Any) -> None:
+        answers.put((threading.current_thread().name, written))
+
+    def settle_the_rest(written: Any) -> None:
+        """Asked for while their asker still has the right to write."""
+        answer(written)
+        for each in rest:
+            batcher.batcher.settle(Settling(each, Accept(output=1)), answer)
+        at_once.append(answers.qsize())
+
+    batcher.batcher.settle(Settling(first, Accept(output=1)), settle_the_rest)
+    assert at_once == [1]  # answered before `settle` was over; the others not yet
+    name, written = answers.get(timeout=0)
+    assert name == threading.current_thread().name
+    assert raised(written).done
+    others = [answers.get(timeout=10) for _ in rest]
+    assert [(name, raised(written).done) for name, written in others] == [("batcher", True)] * 3
+    together = driver.query("select distinct finished_at_xid from (select xmin as finished_at_xid from outputs) o")
+    assert len(together) == 2  # transactions
+    assert set(driver.states(task_id).values()) == {"succeeded"}
+
+
+def test_a_stop_leaves_nothing_that_has_arrived(driver: Driver, batcher: Waiting) -> None:
+    driver.submit([{"id": f"s{n}"} for n in range(3)])
+    first, second, third = batcher.claim(refs(driver))
+    answers: SimpleQueue[Any] = SimpleQueue()
+    stopping = threading.Thread(target=batcher.batcher.stop)
+
+    def stop_meanwhile(_: Any) -> None:
+        batcher.batcher.settle(Settling(second, Accept(output=1)), answers.put)
+        stopping.start()
+        eventually(batcher.batcher._stopped.is_set)
+
+    batcher.batcher.settle(Settling(first, Accept(output=1)), stop_meanwhile)
+    stopping.join(10)
+    assert raised(answers.get(timeout=0)).done
+    batcher.batcher.settle(Settling(third, Accept(output=1)), answers.put)
+    assert answers.empty()
+    assert driver.query("select count(*) as n from outputs")[0]["n"] == 2
+    driver.query("update steps set lease_until = clock_timestamp() - interval '1 s' where lease_until is not null")
+    sweep.sweep(driver.engine)
+
+
 def test_one_settlement_that_cannot_be_stored_does_not_stop_its_neighbours(driver: Driver, batcher: Waiting) -> None:
     task_id = driver.submit([{"id": f"s{n}"} for n in range(6)])
     claimed = batcher.claim(refs(driver))
@@ -247,5 +298,21 @@ def test_the_crew_runs_everything_at_once_where_it_has_to() -> None:
         for _ in range(50):
             crew.put([lambda: count.put(1)] * 20)
         assert sum(count.get(timeout=10) for _ in range(1000)) == 1000
+    finally:
+        crew.close()
+
+
+def test_what_the_end_of_a_work_brings_is_taken_up_by_its_own_thread() -> None:
+    crew = Crew()
+    threads: SimpleQueue[int] = SimpleQueue()
+
+    def first() -> None:
+        crew.put([lambda: threads.put(threading.get_ident())])
+        threading.Event().wait(0.2)  # time for another thread to come, if one was called
+        threads.put(threading.get_ident())
+
+    try:
+        crew.put([first])
+        assert threads.get(timeout=10) == threads.get(timeout=10)
     finally:
         crew.close()

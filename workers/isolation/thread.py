@@ -21,6 +21,7 @@ from workers.isolation.ran import LOG_TAIL_BYTES, Ran
 
 _LOOK_SECONDS = 0.25
 """How often cancellations and overdue attempts are looked for."""
+_FORMAT = logging.Formatter("%(levelname)s %(message)s")
 
 
 class Job:
@@ -41,9 +42,9 @@ class Job:
         self.over = False
         self._then = then
         self._started_at = time.monotonic()
-        self._log = TailHandler()
+        self._log = TailLog()
         context = make_context(assignment, artifacts, progress, time.time() + timeout_seconds)
-        self.context = replace(context, log=_make_log(self._log))
+        self.context = replace(context, log=self._log)
 
     def is_overdue(self) -> bool:
         return time.monotonic() >= self._started_at + self.timeout_seconds
@@ -59,16 +60,18 @@ class Job:
         self._then(ran)
 
 
-class TailHandler(logging.Handler):
-    """Keeps the last 4 KB of what an agent logged."""
+class TailLog(logging.Logger):
+    """Keeps the last 4 KB of what an agent logged. Without handlers: `logging` keeps a list of all there are."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        super().__init__("agent", logging.INFO)
         self.text = ""
+        self._lock = threading.Lock()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text = (self.text + self.format(record) + "\n")[-LOG_TAIL_BYTES:]
+    def callHandlers(self, record: logging.LogRecord) -> None:
+        line = _FORMAT.format(record) + "\n"
+        with self._lock:
+            self.text = (self.text + line)[-LOG_TAIL_BYTES:]
 
 
 class ThreadRunner:
@@ -157,7 +160,8 @@ class ThreadRunner:
             job.over = True
             self._jobs.discard(job)
             self._abandoned += 1
-        job.hand_on(outcome)
+        # What hears of it may wait for the database; the others' time must not run on meanwhile.
+        threading.Thread(target=job.hand_on, args=(outcome,), name="given-up", daemon=True).start()
 
     def _invoke(self, job: Job, call: str, assignment: Assignment) -> Outcome:
         loaded = self._loaded.get(call)
@@ -172,9 +176,3 @@ class ThreadRunner:
 
 def _stopped() -> Failed:
     return fail("worker.stopped", "the worker was stopped before the attempt ended")
-
-
-def _make_log(handler: logging.Handler) -> logging.Logger:
-    log = logging.Logger("agent", logging.INFO)
-    log.addHandler(handler)
-    return log
