@@ -56,7 +56,10 @@ class Task(TypedDict):
 
 
 class TaskDetail(Task):
+    """`trace_id` is that of the trace in which the task was submitted, in hexadecimal, where there is one."""
+
     input: Any
+    trace_id: str | None
 
 
 class Step(TypedDict):

@@ -7,6 +7,7 @@ from contracts.errors import NotFound
 from shared_state.connection import Connection
 from shared_state.shapes import Task, TaskDetail, Usage
 from shared_state.statements import query, run
+from shared_state.telemetry import trace_id_of
 from shared_state.views import fields
 from shared_state.views.fields import Row
 
@@ -15,7 +16,7 @@ def read(connection: Connection, tenant: str, task_id: UUID) -> TaskDetail:
     rows = run(connection, "view_task", id=task_id, tenant=tenant)
     if not rows:
         raise unknown(task_id)
-    return {**_task(rows[0]), "input": rows[0]["input"]}
+    return {**_task(rows[0]), "input": rows[0]["input"], "trace_id": trace_id_of(rows[0]["traceparent"])}
 
 
 def page(
