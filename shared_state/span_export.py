@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -38,8 +37,10 @@ class SpanIds(RandomIdGenerator):
 
 
 def make_provider(process: str, instance: str, environ: Mapping[str, str]) -> TracerProvider:
-    """Endpoint, headers, limits, sampler and resource are what the standard variables say; also made the process's
-    global one, so that spans of agents' own code go the same way."""
+    """Endpoint, headers, limits, sampler and resource are what the standard variables say.
+
+    It is not made the process's global one: libraries that trace by themselves would have each request told twice.
+    """
     ours = {"service.name": process, "service.version": version("agent-orchestrator"), "service.instance.id": instance}
     # Given attributes win over the variables' in `create`: so what the variables say is given as well.
     said = OTELResourceDetector().detect().attributes
@@ -47,5 +48,4 @@ def make_provider(process: str, instance: str, environ: Mapping[str, str]) -> Tr
     provider = TracerProvider(resource=resource, id_generator=SpanIds(), shutdown_on_exit=False)
     size = None if environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE_SIZE
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), max_queue_size=size))
-    trace.set_tracer_provider(provider)
     return provider

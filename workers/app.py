@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
+from opentelemetry.trace import set_tracer_provider
 from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput, Misconfigured, OrchestratorError
@@ -241,9 +242,13 @@ def _keep_logging(**_: Any) -> None:
 
 
 def _trace_handlers(tracing: Tracing) -> None:
-    """A span for each message, from Celery's signals; its parent is what the message carries: its publishing."""
+    """A span for each message, from Celery's signals; its parent is what the message carries: its publishing.
+
+    What agents in threads trace by themselves goes the same way, through the process's global provider.
+    """
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
+    set_tracer_provider(tracing.provider)
     instrumentor: Any = CeleryInstrumentor
     instrumentor().instrument(tracer_provider=tracing.provider)
 
