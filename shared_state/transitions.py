@@ -44,7 +44,7 @@ def lost(assignment: Assignment) -> None:
 def not_stored(assignment: Assignment, error: Exception) -> None:
     """Postgres refused the result itself; the error's own text would quote it."""
     log.error(
-        "attempt.not_stored",
+        "settle.refused",
         error=type(error).__name__,
         sqlstate=getattr(error, "sqlstate", None),
         **_names(assignment),
