@@ -7,9 +7,11 @@ from typing import Protocol
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
 from contracts.teams import Agent, Isolation, Kind
+from shared_state.telemetry import Tracing
 from workers.agents.invoke import fail
 from workers.isolation.process import ProcessRunner
 from workers.isolation.ran import Ran
+from workers.isolation.spans import in_process
 from workers.isolation.thread import ThreadRunner
 
 
@@ -34,9 +36,10 @@ class LlmAttempts(Protocol):
 class AttemptRunner:
     """All ways to run behind one call; safe from any number of threads."""
 
-    def __init__(self, make_llm: Callable[[], LlmAttempts] | None = None) -> None:
+    def __init__(self, make_llm: Callable[[], LlmAttempts] | None = None, tracing: Tracing | None = None) -> None:
         """`make_llm` imports what talks to models, which takes seconds and many megabytes: only who needs it pays.
         Without it there are no such agents here."""
+        self._tracing = tracing
         self._process = ProcessRunner()
         self._thread = ThreadRunner()
         self._make_llm = make_llm
@@ -90,15 +93,18 @@ class AttemptRunner:
                 then=then,
             )
             return
-        ran = self._process.run(
-            agent,
-            assignment,
-            artifacts=artifacts,
-            progress=progress,
-            timeout_seconds=timeout_seconds,
-            cancelled=cancelled,
-        )
-        then(ran)
+
+        def run(assignment: Assignment) -> Ran:
+            return self._process.run(
+                agent,
+                assignment,
+                artifacts=artifacts,
+                progress=progress,
+                timeout_seconds=timeout_seconds,
+                cancelled=cancelled,
+            )
+
+        then(run(assignment) if self._tracing is None else in_process(self._tracing, agent, assignment, run))
 
     def close(self) -> None:
         """Ends whatever still runs."""
