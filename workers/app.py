@@ -35,6 +35,7 @@ from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
 from workers.isolation import AttemptRunner, LlmAttempts
+from workers.isolation.spans import in_process
 from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
@@ -120,7 +121,7 @@ class WorkerProcess:
             store = partial(_store, engine, bodies)
             return LlmRunner(engine, settings, teams=teams, artifacts=store, metrics=metrics, tracing=self._tracing)
 
-        self._runner = AttemptRunner(make_llm, self._tracing)
+        self._runner = AttemptRunner(make_llm, partial(in_process, self._tracing) if self._tracing else None)
         house = House(
             keys=keys,
             batcher=self._batcher,

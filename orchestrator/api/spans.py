@@ -8,6 +8,8 @@ from orchestrator.api.traffic import METHODS, NOWHERE, PREFIX, route_of
 from shared_state.telemetry import Tracing, note, note_failure, traceparent_of
 
 HEADER = "traceparent"
+_OTHER = "_OTHER"
+"""The conventions' word for methods that people make up."""
 _PROBES = (f"{PREFIX}/health", f"{PREFIX}/ready")
 
 
@@ -23,7 +25,7 @@ class TraceRequests:
         if scope["type"] != "http" or not _is_told(scope["path"]):
             await self._app(scope, receive, send)
             return
-        method = scope["method"] if scope["method"] in METHODS else "HTTP"
+        method = scope["method"] if scope["method"] in METHODS else _OTHER
         span = self._tracing.begin(
             method, Headers(scope=scope).get(HEADER), {"http.request.method": method}, kind=SpanKind.SERVER
         )

@@ -7,11 +7,9 @@ from typing import Protocol
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
 from contracts.teams import Agent, Isolation, Kind
-from shared_state.telemetry import Tracing
 from workers.agents.invoke import fail
 from workers.isolation.process import ProcessRunner
 from workers.isolation.ran import Ran
-from workers.isolation.spans import in_process
 from workers.isolation.thread import ThreadRunner
 
 
@@ -33,13 +31,17 @@ class LlmAttempts(Protocol):
     def close(self) -> None: ...
 
 
+Wrapping = Callable[[Agent, Assignment, Callable[[Assignment], Ran]], Ran]
+"""Runs an attempt's process, given as the last argument, with an assignment that may say more."""
+
+
 class AttemptRunner:
     """All ways to run behind one call; safe from any number of threads."""
 
-    def __init__(self, make_llm: Callable[[], LlmAttempts] | None = None, tracing: Tracing | None = None) -> None:
+    def __init__(self, make_llm: Callable[[], LlmAttempts] | None = None, wrapping: Wrapping | None = None) -> None:
         """`make_llm` imports what talks to models, which takes seconds and many megabytes: only who needs it pays.
-        Without it there are no such agents here."""
-        self._tracing = tracing
+        Without it there are no such agents here. `wrapping` goes around whatever runs in a process."""
+        self._wrapping = wrapping
         self._process = ProcessRunner()
         self._thread = ThreadRunner()
         self._make_llm = make_llm
@@ -104,7 +106,7 @@ class AttemptRunner:
                 cancelled=cancelled,
             )
 
-        then(run(assignment) if self._tracing is None else in_process(self._tracing, agent, assignment, run))
+        then(run(assignment) if self._wrapping is None else self._wrapping(agent, assignment, run))
 
     def close(self) -> None:
         """Ends whatever still runs."""
