@@ -165,6 +165,7 @@ def test_everything_a_task_leads_to_is_in_the_trace_of_who_submitted_it(
 def test_the_attempt_of_a_killed_worker_is_told_by_who_recovers_it(
     house: House, collector: Collector, caller: httpx.Client
 ) -> None:
+    house.apply(traced_team.team("http://127.0.0.1:9/v1", "env:NONE"))
     house.start_workers("killed")
     house.signal("w1", signal.SIGSTOP)  # the step goes to the one that will be killed
     try:
