@@ -68,6 +68,12 @@ def orphans(spans: list[Seen], *known: str) -> list[Seen]:
     return [span for span in spans if span.parent not in ids]
 
 
+def unlinked(spans: list[Seen]) -> set[str]:
+    """What spans of this trace link to in it and is not there."""
+    ids = {span.id for span in spans}
+    return {one for span in spans for of, one in span.links if of == span.trace and one not in ids}
+
+
 def names(rows: list[dict[str, Any]]) -> Counter[tuple[str, int]]:
     return Counter((str(row["step_id"]), row["epoch"]) for row in rows)
 
@@ -103,6 +109,8 @@ def test_everything_a_task_leads_to_is_in_the_trace_of_who_submitted_it(
         "every attempt has arrived",
     )
     house.until(lambda: not orphans(collector.of(in_trace), span), "every parent has arrived")
+    # A handler's span ends after those of the attempts that it led to.
+    house.until(lambda: not unlinked(collector.of(in_trace)), "every handler has arrived")
     seen = collector.of(in_trace)
     by_id = {each.id: each for each in seen}
     assert len(by_id) == len(seen)
