@@ -17,7 +17,6 @@ from sqlalchemy import Engine
 
 from shared_state.artifacts import Bodies, body_name, refuses
 from shared_state.connection import Connection
-from shared_state.crash_points import crash_point
 from shared_state.engine import transaction
 from shared_state.statements import query, run
 from shared_state.verify import read_one_moment
@@ -54,7 +53,6 @@ def collect_artifacts(engine: Engine, bodies: Bodies | None, *, grace_days: floa
             except OSError as error:
                 raise refuses("remove", error) from error
         removed += len(gone)
-        crash_point("C40", when=len(gone))
     return removed
 
 

@@ -1,7 +1,6 @@
 """Logs: one structured line an event, readable or JSON, without secrets."""
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import MutableMapping
@@ -9,10 +8,8 @@ from typing import Any
 
 import structlog
 
+from shared_state.redaction import Redaction, by_name, secrets_of
 from shared_state.settings import Settings
-
-_SECRET_NAME = re.compile(r"password|secret|token|api_key|authorization|signature", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(\w+://[^\s/:@]*:)[^\s@]+@")
 
 
 def configure_logs(settings: Settings) -> None:
@@ -22,7 +19,7 @@ def configure_logs(settings: Settings) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        redact,
+        blank_names,
     ]
     as_json = settings.log_format == "json"
     renderer: Any = (
@@ -40,12 +37,18 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
+    redaction = Redaction(secrets_of(settings))
+
+    def redact(_logger: Any, _method: str, line: Any) -> Any:
+        """The last step: what was rendered, tracebacks included."""
+        return redaction.text(line)
+
     handler = logging.StreamHandler(sys.stderr)
     tracebacks = [structlog.processors.format_exc_info] if as_json else []
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer, redact],
         )
     )
     root = logging.getLogger()
@@ -61,11 +64,8 @@ def configure_logs(settings: Settings) -> None:
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 
-def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Blank what is named like a secret, and passwords inside URLs."""
+def blank_names(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Blank what is named like a secret."""
     for name, value in event.items():
-        if _SECRET_NAME.search(name):
-            event[name] = "***"
-        elif isinstance(value, str):
-            event[name] = _URL_PASSWORD.sub(r"\1***@", value)
+        event[name] = by_name(name, value)
     return event

@@ -103,8 +103,11 @@ def messages_for(wakeups: Sequence[Wakeup]) -> list[Message]:
     messages = []
     for (queue, kind), group in groups.items():
         refs = [StepRef(id=wakeup.step_id, epoch=wakeup.epoch) for wakeup in group]
+        contexts = iter(group)
         for chunk in chunk_refs(refs, -(-len(refs) // MESSAGES_AT_ONCE)):
-            traceparent = group[0].traceparent if len(chunk) == 1 else None
+            # A message has one context, or none where its steps are of several.
+            traceparents = {next(contexts).traceparent for _ in chunk}
+            traceparent = traceparents.pop() if len(traceparents) == 1 else None
             messages.append(Message(id=new_id(), kind=kind, queue=queue, steps=chunk, traceparent=traceparent))
     return messages
 

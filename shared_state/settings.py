@@ -31,7 +31,7 @@ DEV_FILE = "dev.json"
 _NOT_OURS = re.compile(
     r"^ORCHESTRATOR_(TEST_.*|CONFIG|CRASH_AT|CRASH_PERMITTED|(.*_)?SERVICE_(HOST|PORT(_.*)?)|(.*_)?PORT(_\d+_TCP.*)?)$"
 )
-_SECRET_PARAMETER = re.compile(r"secret|key|token|password|credential", re.IGNORECASE)
+SECRET_PARAMETER = re.compile(r"secret|key|token|password|credential", re.IGNORECASE)
 _DATABASE_SCHEMES = ("postgresql",)
 _BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
 _MODEL = re.compile(r"[a-z][a-z0-9_/-]*:\S+")
@@ -51,7 +51,7 @@ def masked(url: str) -> str:
     if password is not None:
         netloc = f"{parts.username or ''}:***@{netloc.rpartition('@')[2]}"
     query = urlencode(
-        [(name, "***" if _SECRET_PARAMETER.search(name) else value) for name, value in parse_qsl(parts.query)],
+        [(name, "***" if SECRET_PARAMETER.search(name) else value) for name, value in parse_qsl(parts.query)],
         safe="*/:,",
         quote_via=quote,
     )

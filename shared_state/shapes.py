@@ -68,10 +68,12 @@ class Pause(TypedDict):
 
 
 class TaskDetail(Task):
-    """`pauses` are those that concern it: its own, its team's and those of agents of its team."""
+    """`pauses` are those that concern it: its own, its team's and those of agents of its team. `trace_id` is that of
+    the trace in which the task was submitted, in hexadecimal, where there is one."""
 
     input: Any
     pauses: list[Pause]
+    trace_id: str | None
 
 
 class Step(TypedDict):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
@@ -10,6 +11,8 @@ from contracts.assignments import Assignment
 from contracts.errors import Failure
 from contracts.policy import decide_failure
 from contracts.settlements import Abandon, Settlement
+from shared_state import transitions
+from shared_state.attempt_spans import begin_attempt, end_attempt
 from shared_state.attempts import Settled, Settling, assignment_of, settle
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
@@ -18,24 +21,40 @@ from shared_state.outbox import Wakeup, wake_relay
 from shared_state.statements import query, run
 from shared_state.tasks import cancel_overdue
 from shared_state.teams import load_team
+from shared_state.telemetry import Tracing
 
 _UNPUBLISH_ALL = """update outbox set published_at = null, publish_count = 0 where step_id = any (array(
     select step_id from outbox where published_at is not null for update skip locked))"""
 """What somebody claims at this moment is not waited for: the claim holds its step, and steps come first."""
 
 
-def sweep(engine: Engine, *, limit: int = 200) -> tuple[int, list[Wakeup]]:
+@dataclass(frozen=True)
+class _Lapsed:
+    """An attempt whose lease has lapsed, and what becomes of it. `began_at` is a Unix time."""
+
+    settling: Settling
+    began_at: float
+
+
+@dataclass(frozen=True)
+class _Swept:
+    settled: Settled
+    lapsed: list[_Lapsed]
+
+
+def sweep(engine: Engine, *, limit: int = 200, tracing: Tracing | None = None) -> tuple[int, list[Wakeup]]:
     """Recover lapsed leases and end overdue tasks. Returns how many leases were recovered, and what to publish."""
-    settled = retrying(engine, lambda connection: _sweep_leases(connection, limit))
-    crash_point("C31", when=settled.done)
+    swept = retrying(engine, lambda connection: _sweep_leases(connection, limit))
+    crash_point("C31", when=swept.settled.done)
+    _tell(swept, tracing)
     cancel_overdue(engine)
-    return len(settled.done), settled.wakeups
+    return len(swept.settled.done), swept.settled.wakeups
 
 
-def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wakeup]:
+def expire_worker(engine: Engine, worker: str, *, dead: bool = True, tracing: Tracing | None = None) -> list[Wakeup]:
     """Recover at once what a worker process held that is known to be gone; returns what to publish."""
 
-    def work(connection: Connection) -> Settled:
+    def work(connection: Connection) -> _Swept:
         query(
             connection,
             """update steps set lease_until = clock_timestamp() - interval '1 millisecond'
@@ -48,10 +67,12 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True) -> list[Wak
         rows = [row for row in run(connection, "expired", limit=1000) if row["worker"] == worker]
         return _settle(connection, rows, "worker.died")
 
-    return retrying(engine, work).wakeups
+    swept = retrying(engine, work)
+    _tell(swept, tracing)
+    return swept.settled.wakeups
 
 
-def _sweep_leases(connection: Connection, limit: int) -> Settled:
+def _sweep_leases(connection: Connection, limit: int) -> _Swept:
     rows = run(connection, "expired", limit=limit)
     if rows:
         _publish_again(connection)
@@ -66,14 +87,25 @@ def _publish_again(connection: Connection) -> None:
     wake_relay(connection)
 
 
-def _settle(connection: Connection, rows: Sequence[Mapping[str, Any]], code: str) -> Settled:
+def _settle(connection: Connection, rows: Sequence[Mapping[str, Any]], code: str) -> _Swept:
     """Settle attempts whose leases have lapsed."""
-    settlings = [
-        Settling(assignment, _decide(connection, assignment, row, code))
+    lapsed = [
+        _Lapsed(Settling(assignment, _decide(connection, assignment, row, code)), row["began_at"])
         for row in rows
         for assignment in (assignment_of(row),)
     ]
-    return settle(connection, settlings) if settlings else Settled(frozenset(), [])
+    settled = settle(connection, [each.settling for each in lapsed]) if lapsed else Settled(frozenset(), [])
+    return _Swept(settled, lapsed)
+
+
+def _tell(swept: _Swept, tracing: Tracing | None) -> None:
+    """What the attempts' own workers cannot tell any more."""
+    for each in swept.lapsed:
+        if each.settling.key not in swept.settled.done:
+            continue
+        transitions.settled(each.settling)
+        if tracing is not None:
+            end_attempt(begin_attempt(tracing, each.settling.assignment, began_at=each.began_at), each.settling)
 
 
 def _decide(connection: Connection, assignment: Assignment, row: Mapping[str, Any], code: str) -> Settlement:

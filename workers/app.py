@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
+from opentelemetry.trace import set_tracer_provider
 from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput, Misconfigured, OrchestratorError
@@ -29,10 +30,12 @@ from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
 from shared_state.teams import queues_of_teams
 from shared_state.teams_cache import TeamsCache
+from shared_state.telemetry import Tracing, open_tracing
 from workers.batcher import Batcher
 from workers.delivery import Delivery, House
 from workers.heartbeat import Heartbeat, StopReason
 from workers.isolation import AttemptRunner, LlmAttempts
+from workers.isolation.spans import in_process
 from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
@@ -79,6 +82,9 @@ class WorkerProcess:
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
         self._queues = list(queues)
+        self._tracing = open_tracing("orchestrator-worker", instance=self.name)
+        if self._tracing is not None:
+            _trace_handlers(self._tracing)
         registry = make_registry()
         self._endpoint = open_endpoint(settings, registry)
         self._engine = make_engine(settings.database_url, pool_size=5, application=f"worker {self.name}")
@@ -87,7 +93,7 @@ class WorkerProcess:
         keys = signing_keys(settings)
         self._quarantine = Quarantine(lambda messages: dead_letters.record_raw(self._engine, messages))
         self.celery = make_app(settings, queues=queues, quarantine=self._quarantine, keys=keys)
-        self._publisher = Publisher(make_app(settings), keys)
+        self._publisher = Publisher(make_app(settings), keys, tracing=self._tracing)
         # One thread: publishing may wait for a broker that is away, and whoever writes must not.
         self._outbound = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._heartbeat = Heartbeat(self._engine, lease_seconds=settings.lease_seconds)
@@ -113,9 +119,9 @@ class WorkerProcess:
 
             engine = make_engine(settings.database_url, pool_size=4, application=f"llm {self.name}", pool_seconds=30)
             store = partial(_store, engine, bodies)
-            return LlmRunner(engine, settings, teams=teams, artifacts=store, metrics=metrics)
+            return LlmRunner(engine, settings, teams=teams, artifacts=store, metrics=metrics, tracing=self._tracing)
 
-        self._runner = AttemptRunner(make_llm)
+        self._runner = AttemptRunner(make_llm, partial(in_process, self._tracing) if self._tracing else None)
         house = House(
             keys=keys,
             batcher=self._batcher,
@@ -126,6 +132,7 @@ class WorkerProcess:
             artifacts=partial(_store, self._engine, bodies),
             hand_back=lambda refs: outbox.hand_back(self._engine, refs),
             metrics=metrics,
+            tracing=self._tracing,
         )
         self._delivery = Delivery(house)
         self._refusal: str | None = None
@@ -199,6 +206,8 @@ class WorkerProcess:
         self._say("gone")
         if self._endpoint is not None:
             self._endpoint.close()
+        if self._tracing is not None:
+            self._tracing.close()
         log.info("worker.stopped", worker=self.name)
 
     def _report(self) -> None:
@@ -250,6 +259,18 @@ def _store(engine: Engine, bodies: Bodies | None, tenant: str) -> ArtifactStore:
 
 def _keep_logging(**_: Any) -> None:
     """Logging is set up already, by `shared_state.logs`."""
+
+
+def _trace_handlers(tracing: Tracing) -> None:
+    """A span for each message, from Celery's signals; its parent is what the message carries: its publishing.
+
+    What agents in threads trace by themselves goes the same way, through the process's global provider.
+    """
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+
+    set_tracer_provider(tracing.provider)
+    instrumentor: Any = CeleryInstrumentor
+    instrumentor().instrument(tracer_provider=tracing.provider)
 
 
 def register_handlers(app: Celery, delivery: Delivery) -> None:

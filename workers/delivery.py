@@ -8,11 +8,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 import structlog
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Span, SpanContext, use_span
 
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
@@ -22,9 +23,13 @@ from contracts.outcomes import Failed, Outcome
 from contracts.policy import decide, decide_failure
 from contracts.settlements import Abandon, Return, Settlement
 from contracts.teams import Agent, Role, Team
+from shared_state import telemetry, transitions
+from shared_state.attempt_spans import begin_attempt, end_attempt
 from shared_state.attempts import Record, Settling
 from shared_state.broker.wire import message_in
 from shared_state.crash_points import crash_point
+from shared_state.telemetry import Tracing
+from workers.artifact_spans import TracedArtifacts
 from workers.batcher import Batcher, Claimed, Written
 from workers.crew import Crew
 from workers.gates.outcome import gate
@@ -76,12 +81,15 @@ class House:
     hand_back: Callable[[Sequence[StepRef]], None]
     """Let the relay publish these steps again."""
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    tracing: Tracing | None = None
 
 
 class _Parcel:
     """One delivery: over when every step that it names, and every step taken on after one of them, is settled."""
 
-    def __init__(self) -> None:
+    def __init__(self, span: SpanContext = INVALID_SPAN_CONTEXT) -> None:
+        self.span = span
+        """Of the handler, which its attempts are linked to: their parents are their tasks', and may be several."""
         self._open = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -111,6 +119,7 @@ class _Turn:
     lease: Lease
     parcel: _Parcel
     place: int
+    span: Span | None = None
 
 
 class Delivery:
@@ -126,7 +135,7 @@ class Delivery:
         """One delivery: returns, and is acknowledged, when every step it names is settled or not ours."""
         waiting = message_in(wire, self._house.keys).steps
         crash_point("C06")
-        parcel = _Parcel()
+        parcel = _Parcel() if self._house.tracing is None else _Parcel(telemetry.current())
         while waiting and not self._draining.is_set():
             taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
             if not taken or self._draining.is_set():
@@ -167,6 +176,9 @@ class Delivery:
         """Have claimed steps run; each has a slot."""
         hold = self._house.heartbeat.hold
         turns = [_Turn(each, hold(each, since=claimed.asked_at), parcel, place) for each in claimed.assignments]
+        if self._house.tracing is not None:
+            begin = partial(begin_attempt, self._house.tracing, link=parcel.span)
+            turns = [replace(turn, span=begin(turn.assignment)) for turn in turns]
         parcel.add(len(turns))
         self._crew.put([partial(self._run, turn) for turn in turns])
 
@@ -186,20 +198,31 @@ class Delivery:
                 failure = Failure(code="agent.unknown", text=f"team {team.name!r} has no agent {assignment.agent!r}")
                 self._settle(turn, Settling(assignment, decide_failure(assignment, failure, team, 0.0)))
                 return
-            self._house.runner.run(
-                agent,
-                assignment,
-                artifacts=self._house.artifacts(assignment.tenant),
-                progress=turn.lease.note,
-                timeout_seconds=agent.timeout_seconds,
-                cancelled=turn.lease.stop,
-                then=partial(self._ran, turn, agent, team),
-            )
+            artifacts = self._house.artifacts(assignment.tenant)
+            if self._house.tracing is None or turn.span is None:
+                self._start(turn, agent, team, assignment, artifacts)
+                return
+            # Whatever the attempt is made of hangs from its span; what an agent's own code traces does as well.
+            own = assignment.model_copy(update={"traceparent": telemetry.traceparent_of(turn.span)})
+            traced = TracedArtifacts(artifacts, self._house.tracing, own.traceparent)
+            with use_span(turn.span, record_exception=False, set_status_on_exception=False):
+                self._start(turn, agent, team, own, traced)
         except Unavailable as error:
             self._settle(turn, Settling(assignment, _put_off(assignment, error)))
         except Exception:  # the edge of a delivery: whatever went wrong in here, the lease recovers the step
-            log.exception("delivery.failed", step_id=str(assignment.step_id), epoch=assignment.epoch)
+            transitions.broken(assignment)
             self._end(turn)
+
+    def _start(self, turn: _Turn, agent: Agent, team: Team, assignment: Assignment, artifacts: Artifacts) -> None:
+        self._house.runner.run(
+            agent,
+            assignment,
+            artifacts=artifacts,
+            progress=turn.lease.note,
+            timeout_seconds=agent.timeout_seconds,
+            cancelled=turn.lease.stop,
+            then=partial(self._ran, turn, agent, team),
+        )
 
     def _ran(self, turn: _Turn, agent: Agent, team: Team, ran: Ran) -> None:
         crash_point("C24" if agent.role is Role.REVIEWER else "C14")
@@ -208,7 +231,7 @@ class Delivery:
             settlement = self._decide(turn, agent, team, ran.outcome)
             self._settle(turn, Settling(turn.assignment, settlement, record, team))
         except Exception:  # as above
-            log.exception("delivery.failed", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch)
+            transitions.broken(turn.assignment)
             self._end(turn)
 
     @staticmethod
@@ -223,7 +246,7 @@ class Delivery:
 
     def _settle(self, turn: _Turn, settling: Settling) -> None:
         if turn.lease.reason is StopReason.LOST:
-            log.warning("attempt.lost", step_id=str(turn.assignment.step_id), epoch=turn.assignment.epoch)
+            transitions.lost(turn.assignment)
             self._end(turn)
             return
         self._write(turn, settling, take_on=turn.place < CHAIN_LIMIT and not self._draining.is_set())
@@ -237,7 +260,10 @@ class Delivery:
             self._refused(turn, settling, answer)
             return
         crash_point("C16")
-        _report(settling, answer.done)
+        (transitions.settled if answer.done else transitions.stale)(settling)
+        # The span of an attempt that somebody else has settled is theirs to end.
+        if turn.span is not None and answer.done:
+            end_attempt(turn.span, settling)
         self._house.metrics.settled(settling, time.monotonic() - asked_at, done=answer.done)
         idle = not answer.taken_on.assignments
         if not answer.done and idle and turn.lease.reason is None and not isinstance(settling.settlement, Abandon):
@@ -254,14 +280,7 @@ class Delivery:
 
     def _refused(self, turn: _Turn, settling: Settling, error: Exception) -> None:
         """Postgres refuses this very output (a value it cannot store): that is the attempt's failure."""
-        # The error's own text carries a piece of the output.
-        log.error(
-            "settle.refused",
-            step_id=str(turn.assignment.step_id),
-            epoch=turn.assignment.epoch,
-            error=type(error).__name__,
-            sqlstate=getattr(error, "sqlstate", None),
-        )
+        transitions.not_stored(turn.assignment, error)
         if settling.team is None:
             self._end(turn)
             return
@@ -274,17 +293,3 @@ def _put_off(assignment: Assignment, error: Unavailable) -> Return:
     """The step has done nothing wrong: it goes back without having used up an attempt."""
     failure = Failure(code="worker.stopped", text=f"the step could not begin: {error.text}"[:4000])
     return Return(to="reviewing" if assignment.role is Role.REVIEWER else "ready", failure=failure, counted=False)
-
-
-def _report(settling: Settling, done: bool) -> None:
-    # A line for every step would cost as much as half of its run; the events of a task tell its story.
-    write = log.debug if done else log.info
-    assignment = settling.assignment
-    write(
-        "attempt.settled" if done else "attempt.stale",
-        task_id=str(assignment.task_id),
-        step_id=str(assignment.step_id),
-        epoch=assignment.epoch,
-        agent=assignment.agent,
-        outcome=settling.settlement.type,
-    )

@@ -16,6 +16,7 @@ from orchestrator.api.load import LoadLimit
 from orchestrator.api.metrics import InstallationMetrics
 from orchestrator.api.rates import RateLimits
 from orchestrator.api.services import Services
+from orchestrator.api.spans import TraceRequests
 from orchestrator.api.traffic import PREFIX, CountTraffic, Traffic
 from orchestrator.api.vitals import Vitals
 from orchestrator.api.wakeups import WakeupSender
@@ -26,6 +27,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.forks import Forking
 from shared_state.settings import Settings
 from shared_state.tasks import Submission
+from shared_state.telemetry import Tracing
 from shared_state.tenant_wall import TenantEngines
 
 _BODIES: list[type[BaseModel]] = [
@@ -44,6 +46,7 @@ def make_api(
     *,
     walled: bool = False,
     traffic: Traffic | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The whole HTTP API, as an ASGI application. `walled`: row-level security binds what it does for a caller.
 
@@ -93,6 +96,8 @@ def make_api(
     api.include_router(installation.metrics)
     api.add_middleware(LoadLimit, limit=settings.max_requests)
     api.add_middleware(SecurityHeaders)
+    if tracing is not None:
+        api.add_middleware(TraceRequests, tracing=tracing)
     api.add_middleware(CountTraffic, traffic=traffic or Traffic())
     problems.install(api, services.vitals.note_away)
     schemas.install(api, _BODIES, settings.max_page_size)

@@ -21,6 +21,7 @@ from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
 from shared_state.metrics import Pools, make_registry, open_endpoint
 from shared_state.settings import Settings
+from shared_state.telemetry import Tracing, open_tracing
 
 POOL_SIZE = 12
 POOL_SECONDS = 2.0
@@ -43,18 +44,20 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve until told to stop; `announce` gets the URL. Raises `Misconfigured` or `Unavailable` at the start."""
+    tracing = open_tracing("orchestrator-api")
     listener = listen(settings.listen_host, settings.listen_port)
     engine = make_engine(
         settings.database_url, pool_size=POOL_SIZE, application="orchestrator api", pool_seconds=POOL_SECONDS
     )
-    publisher = open_publisher(settings)
+    publisher = open_publisher(settings, tracing)
     registry = make_registry()
     Pools(registry, [("api", engine)])
     endpoint = open_endpoint(settings, registry)
     try:
         migrate.require_served(engine)
         walled = is_walled(settings, engine)
-        server = make_server(make_api(settings, engine, publisher, walled=walled, traffic=Traffic(registry)))
+        traffic = Traffic(registry)
+        server = make_server(make_api(settings, engine, publisher, walled=walled, traffic=traffic, tracing=tracing))
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         _stop_on_signals(server)
@@ -65,6 +68,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         publisher.close()
         engine.dispose()
         listener.close()
+        if tracing is not None:
+            tracing.close()
 
 
 def is_walled(settings: Settings, engine: Engine) -> bool:
@@ -108,9 +113,9 @@ def _stop_on_signals(server: Server) -> None:
         signal.signal(number, stop)
 
 
-def open_publisher(settings: Settings) -> Publisher:
+def open_publisher(settings: Settings, tracing: Tracing | None = None) -> Publisher:
     """Raises `Misconfigured` where the settings name no signing key."""
-    return Publisher(make_app(settings), signing_keys(settings), origin="orchestrator api")
+    return Publisher(make_app(settings), signing_keys(settings), origin="orchestrator api", tracing=tracing)
 
 
 def listen(host: str, port: int, *, setting: str = "listen_port") -> socket.socket:

@@ -75,7 +75,9 @@ def list_limits(caller: Reader, services: Ours) -> Any:
 
 @router.get("/overview", response_model=Overview)
 def overview(
-    caller: Reader, services: Ours, since: Annotated[str | None, Query(max_length=20, pattern=r"^[0-9]+$")] = None
+    caller: Reader,
+    services: Ours,
+    since: Annotated[str | None, Query(max_length=19, pattern=r"^(0|[1-9][0-9]*)$")] = None,
 ) -> Any:
     """Everything that a screen for people on call shows. `since` is the `cursor` of an earlier one: what has begun and
     ended between the two is counted."""

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PREFIX = "/v1"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NOWHERE = "none"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+NOWHERE = "none"
 """The route of what leads nowhere or was refused before it was looked for: made-up addresses are no labels."""
 _STREAM = b"text/event-stream"
 
@@ -62,18 +62,18 @@ class CountTraffic:
             await self._app(scope, receive, sending)
         finally:
             self._traffic.in_progress.dec()
-            method = scope["method"] if scope["method"] in _METHODS else _NOWHERE
-            route = _route(scope)
+            method = scope["method"] if scope["method"] in METHODS else NOWHERE
+            route = route_of(scope)
             self._traffic.requests.labels(method, route, status).inc()
             if not streams:
                 self._traffic.seconds.labels(method, route).observe(time.monotonic() - began)
 
 
-def _route(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
     """With the names of its parameters in place of what they were."""
     route: Any = scope.get("route")
     path = getattr(route, "path", None)
     if path is None:
-        return _NOWHERE
+        return NOWHERE
     # Of a route in a router that was included under a prefix the framework tells only the rest.
     return f"{PREFIX}{path}" if scope["path"].startswith(f"{PREFIX}/") and not path.startswith(PREFIX) else str(path)

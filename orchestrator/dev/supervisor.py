@@ -27,6 +27,7 @@ from shared_state.crash_points import passed_on
 from shared_state.engine import make_engine
 from shared_state.settings import PREFIX, Settings, child_environment
 from shared_state.sweep import expire_worker
+from shared_state.telemetry import open_tracing
 
 LOGGER = "orchestrator.dev"
 log = logging.getLogger(LOGGER)
@@ -57,6 +58,7 @@ class Supervisor:
         self.flower: FlowerAccess | None = None
         self._tell = tell
         self._stopping = stopping
+        self._tracing = open_tracing("orchestrator-dev")
         self._logs = settings.data_dir / "logs"
         self._run = secrets.token_hex(2)
         self._counts = options.counts()
@@ -193,7 +195,7 @@ class Supervisor:
         """At once, not when a lease ends; again at the next look where the database does not answer just now."""
         while self._unexpired:
             try:
-                recovered = expire_worker(self._engine, self._unexpired[0])
+                recovered = expire_worker(self._engine, self._unexpired[0], tracing=self._tracing)
             except OrchestratorError as error:
                 log.warning("%s not expired: %s", self._unexpired[0], error.text)
                 return
@@ -210,6 +212,8 @@ class Supervisor:
         if all(part.alive() for part in self._servers):
             self._expire_dead_workers()
         self._engine.dispose()
+        if self._tracing is not None:
+            self._tracing.close()
         finish([part.child for part in self._processes() if part.worker is None], STOP_SECONDS, hurry)
         for part in reversed(self._servers):
             part.server.stop()

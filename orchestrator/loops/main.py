@@ -12,7 +12,7 @@ from orchestrator.loops.listener import listen
 from orchestrator.loops.metrics import LoopMetrics
 from orchestrator.loops.runner import Loop, run_loop
 from orchestrator.loops.webhook import Webhook, tell
-from shared_state import collect, outbox, presence, prune, sweep
+from shared_state import collect, outbox, presence, prune, sweep, transitions
 from shared_state.artifacts import open_bodies
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
@@ -21,6 +21,7 @@ from shared_state.inspection import Inspector
 from shared_state.metrics import Pools, make_registry, open_endpoint
 from shared_state.migrate import refusal, require_served
 from shared_state.settings import Settings
+from shared_state.telemetry import Tracing, open_tracing
 
 log = structlog.get_logger("loops")
 
@@ -34,6 +35,7 @@ def make_loops(
     publisher: outbox.MessagePublisher,
     inspector: Inspector | None = None,
     metrics: LoopMetrics | None = None,
+    tracing: Tracing | None = None,
 ) -> list[Loop]:
     seen = metrics or LoopMetrics()
 
@@ -46,11 +48,11 @@ def make_loops(
         return done.found_work
 
     def sweep_pass() -> bool:
-        recovered, wakeups = sweep.sweep(engine)
+        recovered, wakeups = sweep.sweep(engine, tracing=tracing)
         outbox.publish(publisher, wakeups)
         seen.recovered.inc(recovered)
         if recovered:
-            log.warning("lease.recovered", count=recovered)
+            transitions.recovered(recovered)
         presence.mark_silent(engine, max(60.0, settings.lease_seconds * 2))
         return recovered > 0
 
@@ -96,12 +98,13 @@ def webhook_of(settings: Settings) -> Webhook | None:
 
 def run_loops(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises `Misconfigured` once the schema no longer serves this release."""
+    tracing = open_tracing("orchestrator-loops")
     registry = make_registry()
     metrics = LoopMetrics(registry)
     endpoint = open_endpoint(settings, registry)
     engine = make_engine(settings.database_url, pool_size=5, application="orchestrator-loops")
     require_served(engine)
-    publisher = Publisher(make_app(settings), signing_keys(settings))
+    publisher = Publisher(make_app(settings), signing_keys(settings), tracing=tracing)
     # A pool of its own, whose one connection holds the inspector's lock.
     inspecting = make_engine(settings.database_url, pool_size=1, application="orchestrator-inspector")
     Pools(registry, [("loops", engine)])
@@ -127,7 +130,7 @@ def run_loops(settings: Settings) -> None:
             target=run_loop, args=(loop, stop, wakes.setdefault(loop.name, threading.Event()), metrics), name=loop.name
         )
         for loop in [
-            *make_loops(settings, engine, publisher, Inspector(inspecting), metrics),
+            *make_loops(settings, engine, publisher, Inspector(inspecting), metrics, tracing),
             Loop("schema", schema_pass, every_seconds=5.0),
         ]
     ]
@@ -144,6 +147,8 @@ def run_loops(settings: Settings) -> None:
     inspecting.dispose()
     if endpoint is not None:
         endpoint.close()
+    if tracing is not None:
+        tracing.close()
     log.info("loops.stopped")
     if refusals:
         raise Misconfigured(refusals[0])

@@ -20,7 +20,9 @@ from contracts.errors import Unavailable
 from contracts.messages import Message, SigningKeys
 from shared_state.broker.app import is_redis, make_queue
 from shared_state.broker.frames import make_frame
+from shared_state.broker.spans import publishing
 from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, Packed, pack
+from shared_state.telemetry import Tracing
 
 ANSWER_SECONDS = 2.0
 BATCH_SIZE = 500
@@ -31,11 +33,14 @@ _REMEDY = "Check that it runs and that ORCHESTRATOR_BROKER_URL is right; what is
 class Publisher:
     """Publishes from any thread, one batch at a time; opens its connection at the first use and after a failure."""
 
-    def __init__(self, app: Celery, keys: SigningKeys, *, origin: str = "orchestrator") -> None:
+    def __init__(
+        self, app: Celery, keys: SigningKeys, *, origin: str = "orchestrator", tracing: Tracing | None = None
+    ) -> None:
         self._app = app
         self._url: str = app.conf.broker_url
         self._keys = keys
         self._origin = origin
+        self._tracing = tracing
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._client: Any = None
@@ -48,6 +53,13 @@ class Publisher:
         Raises `Unavailable` where the broker did not answer within about `ANSWER_SECONDS`; then any of the messages
         may or may not have arrived. Raises `ValueError` for a message larger than its limit, before sending any.
         """
+        if self._tracing is None:
+            self._publish(messages)
+            return
+        with publishing(self._tracing, messages) as traced:
+            self._publish(traced)
+
+    def _publish(self, messages: Sequence[Message]) -> None:
         packed = [pack(message, self._keys, self._origin) for message in messages]
         if packed:
             self._with_channel(lambda channel: self._send(channel, packed))

@@ -7,6 +7,7 @@ from contracts.errors import NotFound
 from shared_state.connection import Connection
 from shared_state.shapes import Step, StepDetail
 from shared_state.statements import query, run
+from shared_state.telemetry import trace_id_of
 from shared_state.views import dead_letters, fields, history, model_calls, questions, tasks
 from shared_state.views.fields import Row
 
@@ -56,7 +57,7 @@ def read(connection: Connection, tenant: str, step_id: UUID, *, detailed: bool) 
         "message": history.queue_entry(connection, step_id),
         "held": history.held(connection, step_id),
         "events": history.events(connection, row["task_id"], step_id, row["key"]),
-        "trace_id": _trace_id(row["traceparent"]),
+        "trace_id": trace_id_of(row["traceparent"]),
     }
 
 
@@ -93,8 +94,3 @@ def _needs(connection: Connection, step_id: UUID) -> list[str]:
         id=step_id,
     )
     return [row["key"] for row in rows]
-
-
-def _trace_id(traceparent: str | None) -> str | None:
-    parts = (traceparent or "").split("-")
-    return parts[1] if len(parts) == 4 else None

@@ -7,6 +7,7 @@ from contracts.errors import NotFound
 from shared_state.connection import Connection
 from shared_state.shapes import Task, TaskDetail, Usage
 from shared_state.statements import query, run
+from shared_state.telemetry import trace_id_of
 from shared_state.views import fields, overview
 from shared_state.views.fields import Row
 
@@ -19,6 +20,7 @@ def read(connection: Connection, tenant: str, task_id: UUID) -> TaskDetail:
         **_task(rows[0]),
         "input": rows[0]["input"],
         "pauses": overview.pauses(connection, tenant, task_id),
+        "trace_id": trace_id_of(rows[0]["traceparent"]),
     }
 
 

@@ -197,3 +197,25 @@ print([name for name in ("pydantic_ai", "openai", "anthropic") if name in sys.mo
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_each_providers_extra_costs_in_memory_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    program = """
+import importlib, psutil, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(psutil.Process().memory_info().rss)
+"""
+    imports = {
+        "a worker": ["workers.app"],
+        "models": ["workers.app", "workers.llm.runner"],
+        "openai": ["workers.app", "workers.llm.runner", "pydantic_ai.models.openai"],
+        "anthropic": ["workers.app", "workers.llm.runner", "pydantic_ai.models.anthropic"],
+    }
+    memory = {}
+    for extra, names in imports.items():
+        done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, check=True, timeout=60)
+        memory[extra] = int(done.stdout) / 2**20
+    with capsys.disabled():
+        print("\nMiB after imports:", ", ".join(f"{extra} {size:.0f}" for extra, size in memory.items()))
+    assert memory["a worker"] < memory["models"] < min(memory["openai"], memory["anthropic"])

@@ -71,6 +71,10 @@ def _settle_in(log: int, zygote: int) -> None:
 
 def _run(channel: socket.socket, frame: Frame, loaded: Loaded | None) -> tuple[Outcome, str | None]:
     assignment = Assignment.model_validate(frame.head["assignment"])
+    # What OpenTelemetry's SDKs and tools take as the parent of what a process traces by itself.
+    os.environ.pop("TRACEPARENT", None)
+    if assignment.traceparent is not None:
+        os.environ["TRACEPARENT"] = assignment.traceparent
     link = Link(channel)
     context = make_context(assignment, link, link.progress, float(frame.head["deadline"]))
     context = replace(context, log=_make_log())

@@ -31,12 +31,17 @@ class LlmAttempts(Protocol):
     def close(self) -> None: ...
 
 
+Wrapping = Callable[[Agent, Assignment, Callable[[Assignment], Ran]], Ran]
+"""Runs an attempt's process, given as the last argument, with an assignment that may say more."""
+
+
 class AttemptRunner:
     """All ways to run behind one call; safe from any number of threads."""
 
-    def __init__(self, make_llm: Callable[[], LlmAttempts] | None = None) -> None:
+    def __init__(self, make_llm: Callable[[], LlmAttempts] | None = None, wrapping: Wrapping | None = None) -> None:
         """`make_llm` imports what talks to models, which takes seconds and many megabytes: only who needs it pays.
-        Without it there are no such agents here."""
+        Without it there are no such agents here. `wrapping` goes around whatever runs in a process."""
+        self._wrapping = wrapping
         self._process = ProcessRunner()
         self._thread = ThreadRunner()
         self._make_llm = make_llm
@@ -90,15 +95,18 @@ class AttemptRunner:
                 then=then,
             )
             return
-        ran = self._process.run(
-            agent,
-            assignment,
-            artifacts=artifacts,
-            progress=progress,
-            timeout_seconds=timeout_seconds,
-            cancelled=cancelled,
-        )
-        then(ran)
+
+        def run(assignment: Assignment) -> Ran:
+            return self._process.run(
+                agent,
+                assignment,
+                artifacts=artifacts,
+                progress=progress,
+                timeout_seconds=timeout_seconds,
+                cancelled=cancelled,
+            )
+
+        then(run(assignment) if self._wrapping is None else self._wrapping(agent, assignment, run))
 
     def close(self) -> None:
         """Ends whatever still runs."""

@@ -20,6 +20,7 @@ from shared_state.artifacts import ArtifactStore
 from shared_state.lineage import Lineage
 from shared_state.model_calls import Journal
 from shared_state.settings import Settings
+from shared_state.telemetry import Tracing
 from workers.agents.invoke import explain, fail, read_typed
 from workers.agents.jsonable import clean_text
 from workers.agents.load import NotImportable, load_type
@@ -49,12 +50,14 @@ class LlmRunner:
         teams: Callable[[str, str], Team],
         artifacts: Callable[[str], ArtifactStore],
         metrics: WorkerMetrics,
+        tracing: Tracing | None = None,
     ) -> None:
         """`engine` has as many connections as there are threads, or waits for one of them."""
         self._engine = engine
         self._teams = teams
         self._artifacts = artifacts
         self._metrics = metrics
+        self._tracing = tracing
         self._providers = Providers(settings)
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="llm")
         self._running: dict[asyncio.Task[Outcome], threading.Event] = {}
@@ -159,6 +162,7 @@ class LlmRunner:
             progress=progress,
             redact=self._providers.redact,
             blocking=self._blocking,
+            tracing=self._tracing,
         )
 
     async def _blocking(self, work: Callable[[], Any]) -> Any:

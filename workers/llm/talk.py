@@ -32,11 +32,13 @@ from contracts.errors import Unavailable
 from contracts.outcomes import Failed, Outcome
 from shared_state.crash_points import crash_point
 from shared_state.model_calls import Call, Past, Recorded
+from shared_state.telemetry import Tracing
 from workers.llm.bounds import Bounds
 from workers.llm.brief import Brief, words_of
 from workers.llm.causes import ending_of_error
 from workers.llm.endings import Course, Ending, Kind, ending_of_response, ending_of_text
 from workers.llm.outputs import ASK, Unusable, calls_of, request_of, text_of
+from workers.llm.spans import ModelCall
 from workers.llm.tools import Called, Desk, ToolCode, call, refuse
 
 _CHARACTERS_SHOWN_AS_TOKEN = 4
@@ -69,6 +71,7 @@ class Talk:
         progress: Progress,
         redact: Callable[[str], str],
         blocking: Blocking,
+        tracing: Tracing | None = None,
     ) -> None:
         self._model = model
         self._brief = brief
@@ -78,6 +81,7 @@ class Talk:
         self._progress = progress
         self._redact = redact
         self._blocking = blocking
+        self._tracing = tracing
         self._tools = {tool.name: tool for tool in brief.tools}
         self._messages: list[ModelMessage] = []
         self._bounds = Bounds(brief.agent.limits)
@@ -161,7 +165,7 @@ class Talk:
         began = time.monotonic()
         response: ModelResponse | None = None
         try:
-            response = await self._request()
+            response = await self._traced_request()
             ending = self._judge(response)
         except Exception as error:  # the edge to the client libraries: whatever they raise is an ending
             ending = ending_of_error(error)
@@ -194,6 +198,15 @@ class Talk:
             f"{usage.output_tokens} written, {noted.seconds:.1f} s"
         )
         return response, ending
+
+    async def _traced_request(self) -> ModelResponse:
+        if self._tracing is None:
+            return await self._request()
+        settings = self._brief.settings_within(self._bounds.output_tokens_left)
+        with ModelCall(self._tracing, self._assignment, self._model, settings, self._brief.digest) as call:
+            response = await self._request()
+            call.note_answer(response)
+            return response
 
     async def _request(self) -> ModelResponse:
         settings = self._brief.settings_within(self._bounds.output_tokens_left)
