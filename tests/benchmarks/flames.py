@@ -3,6 +3,7 @@
 Needs py-spy (`pip install py-spy`), which needs the right to look into another process.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.benchmarks.workloads import W1, W2, W3, Workload, run_latencies, run_
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 SECONDS = 15
 SAMPLES_PER_SECOND = 250
+_TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*(</text>)')
 
 
 def main() -> int:
@@ -62,6 +64,19 @@ def draw(ours: Ours, workload: Workload, meter: Meter, image: Path) -> None:
         complaint = spy.communicate(timeout=30)[1]
     if spy.returncode:
         raise Misconfigured(f"py-spy cannot look into the worker: {complaint.strip().splitlines()[-1]}")
+    title = f"One worker process in {workload.name}, {SECONDS} s, what holds the interpreter's lock"
+    image.write_text(entitle(image.read_text(encoding="utf-8"), title), encoding="utf-8")
+
+
+def entitle(picture: str, title: str) -> str:
+    """A flame graph of py-spy under a title of its own: py-spy's is its command line, with paths of the machine.
+
+    Raises `ValueError` where the picture does not have exactly one title. `title` is plain text without markup.
+    """
+    entitled, count = _TITLE.subn(lambda found: f"{found[1]}{title}{found[2]}", picture)
+    if count != 1:
+        raise ValueError(f"the picture has {count} titles, not one")
+    return entitled
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """What the benchmarks count with, on traffic that is known."""
 
+import re
 import socket
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
 
 from tests.benchmarks.chart import Chart
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.flames import IMAGES, entitle
 from tests.benchmarks.sheet import Sheet
 from tests.benchmarks.sockets import Traffic, read_connections, traffic_between
 
@@ -56,3 +61,15 @@ def test_a_sheet_as_markdown() -> None:
     sheet = Sheet("Speed", ("side", "steps/s"), names=1)
     sheet.add("ours", "1,000")
     assert sheet.markdown() == "**Speed**\n\n| side | steps/s |\n| --- | ---: |\n| ours | 1,000 |\n"
+
+
+def test_a_flame_graphs_title_says_nothing_of_the_machine() -> None:
+    made = '<text id="title" x="50%">/home/me/.venv/bin/py-spy record --pid 7</text><text id="details"> </text>'
+    assert entitle(made, "One worker") == '<text id="title" x="50%">One worker</text><text id="details"> </text>'
+    with pytest.raises(ValueError, match="0 titles"):
+        entitle("<svg></svg>", "One worker")
+
+
+@pytest.mark.parametrize("picture", sorted(IMAGES.glob("*.svg")), ids=lambda path: path.name)
+def test_no_picture_of_the_documents_names_a_path_of_a_machine(picture: Path) -> None:
+    assert not re.findall(r"[ >\"](/[\w.-]+/[\w./-]*)", re.sub(r"<!DOCTYPE.*?>", "", picture.read_text(), flags=re.S))
