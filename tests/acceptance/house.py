@@ -132,7 +132,7 @@ class House:
         codes = {name: child.exit_code for name, child in alive.items()}
         if codes.get(API) == -signal.SIGTERM:  # its server ends cleanly, then dies of the signal it was sent
             codes[API] = 0
-        assert not any(codes.values()), f"{codes}\n{self.tail(*codes)}"
+        assert not any(codes.values()), f"exit codes {codes}\n{self.tail(*codes)}"
 
     def leftovers(self) -> dict[int, str]:
         """Command lines, by pid, of living processes of this house that are none of those it started itself."""

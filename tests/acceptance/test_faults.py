@@ -37,12 +37,16 @@ def test_nothing_is_lost_and_nothing_happens_twice(name: str, servers: Servers, 
 
 def test_without_fencing_a_row_fails(servers: Servers, tmp_path: Path) -> None:
     row = next(row for row in all_rows() if row.name == ABLATED and row.ablation == "fence")
-    result = play(row, servers, tmp_path, 14.0)
-    assert not result.held
-    assert result.tally.zombie_commits > 0
+    # A worker that wakes up may notice by its own clock that its lease is over, and drop the result before it commits.
+    for number in range(3):
+        result = play(row, servers, tmp_path / str(number), 14.0, SEED + number)
+        assert not result.held
+        if result.tally.zombie_commits:
+            return
+    pytest.fail(f"seed {SEED}: no late result was accepted: {result.problems}")
 
 
-def play(row: Row, servers: Servers, folder: Path, seconds: float) -> Result:
+def play(row: Row, servers: Servers, folder: Path, seconds: float, seed: int = SEED) -> Result:
     """How fast recovery is, is judged by `make faults`: here other tests may have the machine's attention."""
     patient = replace(row, seen_target=row.seen_target and PATIENCE_SECONDS, unseen_target=None)
-    return run_row(patient, servers, folder / "row", seed_of(SEED, row), seconds)
+    return run_row(patient, servers, folder / "row", seed_of(seed, row), seconds)

@@ -46,11 +46,16 @@ def test_what_cannot_come_twice_comes_once(name: str) -> None:
     [
         piece("ha"),
         event(type="content_block_delta", index=0, delta={"type": "text_delta", "text": "ha"}),
-        b": ping\n\n",
     ],
 )
 def test_what_a_model_may_say_twice_is_heard_twice(twice: bytes) -> None:
     assert heard(twice, twice) == [twice, twice]
+
+
+@pytest.mark.parametrize("silent", [b": ping\n\n", b"event: response.completed\n\n", b"event: response.comp"])
+def test_what_has_no_data_is_no_event(silent: bytes) -> None:
+    """Least of all the name of one where the stream was cut: client libraries take it for an event of empty data."""
+    assert heard(piece("ha"), silent) == [piece("ha")]
 
 
 def test_an_earlier_number_is_an_event_again_and_a_gap_is_damage() -> None:
