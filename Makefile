@@ -25,8 +25,10 @@ demo: $(READY) ## survey a source tree with the whole system embedded (PATH_TO_S
 dev: $(READY) ## everything in one process tree, until Ctrl-C
 	$(BIN)/orchestrator dev
 
+# Two at a time, each with servers of its own; what measures how whole houses of processes behave is alone.
 test: $(READY) ## the whole test suite, on real servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/acceptance -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/acceptance
 
 test-rabbitmq: $(READY) ## the acceptance tests on RabbitMQ (apt install rabbitmq-server) instead of Redis
 	ORCHESTRATOR_TEST_BROKER=amqp $(BIN)/python -m pytest tests/acceptance tests/integration/test_rabbitmq.py

@@ -4,7 +4,6 @@ import json
 import socket
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from .api_server import LiveApi
 
 JSON = {"Content-Type": "application/json"}
-UNKNOWN = str(uuid4())
+UNKNOWN = "6b1f7d0e-3c52-4e0b-8a3a-9d2f6c1b7e45"
 
 
 def nested(levels: int) -> bytes:
