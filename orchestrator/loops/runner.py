@@ -25,10 +25,13 @@ class Loop:
 
 
 def run_loop(loop: Loop, stop: threading.Event, wake: threading.Event, metrics: LoopMetrics) -> None:
-    """Until `stop` is set. `wake` starts the next pass early."""
+    """Until `stop` is set. `wake` starts the next pass early; whoever sets `stop` sets it afterwards."""
     failures = 0
-    while not stop.is_set():
+    while True:
         wake.clear()
+        # Asked after the clearing: otherwise an end that comes between the two would be waited for until the next pass.
+        if stop.is_set():
+            return
         began = time.monotonic()
         try:
             found = loop.pass_once()
