@@ -12,7 +12,7 @@ with given as (
         and s.cancel_requested_at is not null -- guard: cancelled
         and (not g.expired or s.lease_until < clock_timestamp()) -- guard: lapsed
     order by s.id
-    for update of s -- guard: row lock
+    for no key update of s -- guard: row lock
 ), abandoned as (
     update steps s
     set state = 'cancelled', lease_until = null, worker = null, finished_at = clock_timestamp()

@@ -14,7 +14,7 @@ with given as (
         where s.id = g.id
             and s.epoch = g.epoch -- guard: epoch
         offset 0
-        for update -- guard: row lock
+        for no key update -- guard: row lock
     ) s
     where s.state = 'running' -- guard: running
         and s.cancel_requested_at is null -- guard: not cancelled

@@ -13,7 +13,7 @@ with given as (
         where s.id = g.id
             and s.epoch = g.epoch -- guard: epoch
         offset 0
-        for update -- guard: row lock
+        for no key update -- guard: row lock
     ) s
     where s.state = 'reviewing' -- guard: reviewing
         and s.lease_until is not null -- guard: held
@@ -26,7 +26,7 @@ with given as (
         from proposals p
         where p.step_id = l.id
             and p.state = 'pending' -- guard: pending
-        for update
+        for no key update
     ) p
 ), approved as (
     update proposals p

@@ -11,7 +11,7 @@ with given as (
     where s.state = 'running' -- guard: running
         and s.cancel_requested_at is null -- guard: not cancelled
     order by s.id
-    for update of s -- guard: row lock
+    for no key update of s -- guard: row lock
 ), waiting as (
     update steps s
     set state = 'waiting', lease_until = null, worker = null, question_count = s.question_count + 1

@@ -14,7 +14,7 @@ with given as (
         and s.cancel_requested_at is null -- guard: not cancelled
         and (not g.expired or s.lease_until < clock_timestamp()) -- guard: lapsed
     order by s.id
-    for update of s -- guard: row lock
+    for no key update of s -- guard: row lock
 ), buried as (
     update steps s
     set state = 'dead', epoch = s.epoch + 1, lease_until = null, worker = null, finished_at = clock_timestamp(),

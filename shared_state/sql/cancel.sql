@@ -9,7 +9,7 @@ with locked as (
         and t.state in ('planning', 'running', 'waiting') -- guard: live
         and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting') -- guard: open
     order by s.id
-    for update of s -- guard: row lock
+    for no key update of s -- guard: row lock
 ), reached as (
     update steps s
     set cancel_requested_at = clock_timestamp(),

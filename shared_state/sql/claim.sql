@@ -1,5 +1,6 @@
 -- Take ready (or unclaimed reviewing) steps: only at the epoch the message names, only if nobody moved on since.
 -- The attempt is recorded before anything runs, so that a step that kills its worker still counts its attempts.
+-- No key of a step ever changes, here or elsewhere: who inserts what refers to it, as the relay does, waits for nobody.
 -- What a rule may hold back (a pause, a limit) is not taken unless it was judged before; a row says that there was such.
 with wanted as (
     select * from unnest(%(ids)s::uuid[], %(epochs)s::bigint[]) as w (id, epoch) order by id
@@ -21,7 +22,7 @@ with wanted as (
         where s.id = w.id
             and s.epoch = w.epoch -- guard: epoch
         offset 0
-        for update -- guard: row lock
+        for no key update -- guard: row lock
     ) s
     where (s.state = 'ready' or s.state = 'reviewing' and s.lease_until is null) -- guard: claimable
 ), claimed as (

@@ -6,7 +6,7 @@ with opened as (
     where l.id = %(id)s
         and l.state = 'open' -- guard: open
         and s.state = 'dead'
-    for update of l, s
+    for no key update of l, s
 ), kept as (
     insert into dead_letter_edits (id, tenant_id, dead_letter_id, editor, before, after)
     select %(edit_id)s, tenant_id, id, %(actor)s, input, %(input)s::jsonb from opened

@@ -13,7 +13,7 @@ with held as (
         where s.id = h.id
             and s.epoch = h.epoch -- guard: epoch
         offset 0
-        for update -- guard: row lock
+        for no key update -- guard: row lock
     ) s
     where s.lease_until is not null -- guard: held
 ), extended as (

@@ -8,7 +8,7 @@ with opened as (
         and l.state = 'open' -- guard: open
         and l.step_id is not null
     order by l.id
-    for update -- guard: row lock
+    for no key update -- guard: row lock
 ), closed as (
     update dead_letters l
     set state = 'redriven', closed_at = clock_timestamp(), closed_by = %(actor)s

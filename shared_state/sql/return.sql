@@ -16,7 +16,7 @@ with given as (
         and s.cancel_requested_at is null -- guard: not cancelled
         and (not g.expired or s.lease_until < clock_timestamp()) -- guard: lapsed
     order by s.id
-    for update of s -- guard: row lock
+    for no key update of s -- guard: row lock
 ), returned as (
     update steps s
     set state = g.target, epoch = s.epoch + 1, lease_until = null, worker = null, ready_at = clock_timestamp(),

@@ -9,7 +9,7 @@ with recursive doomed as (
     join doomed on doomed.step_id = s.id
     where s.state = 'blocked' -- guard: blocked
     order by s.id
-    for update of s
+    for no key update of s
 ), skipped as (
     update steps s
     set state = 'skipped', finished_at = clock_timestamp()

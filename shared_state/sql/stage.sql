@@ -7,7 +7,7 @@ with due as (
         and s.lease_until is null -- guard: not held
     order by s.due_at
     limit %(limit)s
-    for update of s skip locked
+    for no key update of s skip locked
 ), staged as (
     update steps s
     set due_at = null, ready_at = clock_timestamp()

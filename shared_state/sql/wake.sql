@@ -20,7 +20,7 @@ with freed as (
         from steps s
         where s.id = f.step_id
             and s.state in ('blocked', 'skipped')
-        for update -- guard: row lock
+        for no key update -- guard: row lock
     ) s
 ), woken as (
     update steps s

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 from uuid import UUID
 
@@ -344,6 +345,22 @@ def test_a_step_that_was_claimed_before_its_entry_was_released(driver: Driver) -
     assert driver.settle(taken)[0]
 
 
+def test_who_looks_at_a_step_and_who_gives_it_a_place_do_not_wait_for_each_other(driver: Driver) -> None:
+    """Each locks several steps, in its own order: waiting would end in a deadlock."""
+    limit(driver, work=1)
+    driver.submit(fan(2))
+    refs = [StepRef(id=row["step_id"], epoch=row["epoch"]) for row in driver.ready()]
+    assert driver.claim() == []
+    with transaction(driver.engine) as connection:
+        assert begin_claim(connection, refs, worker="w2", lease_seconds=30)().assignments == []
+        pool = ThreadPoolExecutor(1)
+        place = pool.submit(passed, driver)
+        done, _ = wait([place], 5)
+    pool.shutdown()
+    assert done, "the relay waited for the claim"
+    assert len(place.result()[1]) == 1
+
+
 def test_racing_claims_never_take_more_than_the_limit(driver: Driver) -> None:
     limit(driver, work=3)
     driver.submit(fan(30))
@@ -364,13 +381,15 @@ def test_racing_claims_never_take_more_than_the_limit(driver: Driver) -> None:
     threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(400):
-        passed(driver)
-        if len(begun) == 30:
-            break
-    stop.set()
-    for thread in threads:
-        thread.join(20)
+    try:
+        for _ in range(400):
+            passed(driver)
+            if len(begun) == 30:
+                break
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
     assert sorted(begun) == sorted(f"s{n}" for n in range(30)), "each once"
     assert max(most) <= 3
     assert parked(driver) == []
