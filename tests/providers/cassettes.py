@@ -199,7 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _cut(self, exchange: Exchange, broken: Broken) -> None:
         kept = exchange.body[: int(len(exchange.body) * broken.at)]
         polite = broken.fault is Fault.CUT_POLITELY
-        self._head(exchange.status, dict(exchange.headers))
+        # Announced, for nobody else's request shall be on its way over a connection that is about to be closed.
+        self._head(exchange.status, {**exchange.headers, **({"Connection": "close"} if polite else {})})
         self._pieces(kept)
         if polite:
             self.wfile.write(b"0\r\n\r\n")
