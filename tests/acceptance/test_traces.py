@@ -169,11 +169,14 @@ def test_everything_a_task_leads_to_is_in_the_trace_of_who_submitted_it(
     used, refused = sorted(tools, key=lambda each: each.failed)
     assert {used.parent, refused.parent} == {by_key["find"][0].id}
     assert (used.failed, refused.failed, refused.attributes["error.type"]) == (False, True, "tool.arguments")
-    assert used.attributes.items() >= {
-        "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": "calculate",
-        "gen_ai.conversation.id": told["gen_ai.conversation.id"],
-    }.items()
+    assert (
+        used.attributes.items()
+        >= {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "calculate",
+            "gen_ai.conversation.id": told["gen_ai.conversation.id"],
+        }.items()
+    )
     assert used.attributes["gen_ai.tool.call.id"] != refused.attributes["gen_ai.tool.call.id"]
 
     sent = b"".join(collector.bytes)

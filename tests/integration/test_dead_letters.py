@@ -318,7 +318,11 @@ def test_a_message_written_anew_names_only_ones_own_waiting_steps(driver: Driver
     [
         ({"task_id": None}, None, "held: its task was paused by bob.*`orchestrator resume {task}`"),
         ({"team": "plain"}, None, "held: team 'plain' was paused by bob.*`orchestrator resume --team plain`"),
-        ({"team": "plain", "agent": "work"}, None, "held: agent 'work' of team 'plain' was paused by bob.*--agent work`"),
+        (
+            {"team": "plain", "agent": "work"},
+            None,
+            "held: agent 'work' of team 'plain' was paused by bob.*--agent work`",
+        ),
         (None, 1, "held: all 1 places of agent 'work' of team 'plain' are taken.*when one is free"),
     ],
 )
