@@ -343,9 +343,9 @@ def test_a_message_written_anew_for_a_step_that_is_held_is_refused_with_what_hol
     with pytest.raises(InvalidInput, match=f"steps.0.id: the step is {words.format(task=task)}") as refused:
         rewrite(driver, letter, {"steps": [{"id": str(step_id)}]})
     assert (refused.value.field, everything(driver)) == ("message.steps.0.id", before)
+    driver.query("insert into tenants (id) values ('elsewhere')")
+    driver.query("update dead_letters set tenant_id = 'elsewhere'")
     with pytest.raises(InvalidInput, match="no step of yours"):
-        driver.query("insert into tenants (id) values ('elsewhere')")
-        driver.query("update dead_letters set tenant_id = 'elsewhere'")
         rewrite(driver, letter, {"steps": [{"id": str(step_id)}]}, "elsewhere")
 
 

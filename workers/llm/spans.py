@@ -1,5 +1,5 @@
-"""The spans of calls to models and of the tools these ask for, in the words of OpenTelemetry's conventions for generative
-AI; all of them are here.
+"""The spans of calls to models and of tools, in the words of OpenTelemetry's conventions for generative AI; all of them
+are here.
 
 Those conventions still change: what is renamed there is renamed here and nowhere else. Prompts and answers are in the
 journal, never in a span; nor are what a tool is asked and what it says.
