@@ -1,7 +1,7 @@
 """Dead letters: what was given up on and kept, until a person redrives or discards it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from contracts.errors import Conflict, InvalidInput, NotFound, OrchestratorError
+from shared_state import transitions
 from shared_state.broker.quarantine import BadMessage
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
@@ -17,6 +18,7 @@ from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.plan_steps import check_input
 from shared_state.statements import query, run
 from shared_state.teams import load_team
+from shared_state.transitions import Act, Place
 
 CHUNK = 200
 """How many dead letters `redrive_many` puts back in one transaction."""
@@ -26,13 +28,14 @@ CHUNK = 200
 class Redriven:
     """`unchanged` were closed already: a second click does nothing. `refused` cannot be put back, with the reason.
 
-    `wakeups` are to be published.
+    `wakeups` are to be published. `places` are the steps of those that were put back, by dead letter.
     """
 
     redriven: list[UUID] = field(default_factory=list)
     unchanged: list[UUID] = field(default_factory=list)
     refused: dict[UUID, OrchestratorError] = field(default_factory=dict)
     wakeups: list[Wakeup] = field(default_factory=list)
+    places: dict[UUID, Place] = field(default_factory=dict)
 
 
 def record_raw(engine: Engine, messages: Sequence[BadMessage]) -> None:
@@ -91,6 +94,9 @@ def redrive(
 
     done = retrying(engine, work)
     crash_point("C25")
+    if edit is not None:
+        _tell("step.edited", done, actor)
+    _tell("step.redriven", done, actor)
     return done
 
 
@@ -120,6 +126,7 @@ def redrive_many(
             return _redrive(connection, sorted_out, actor, per_second=per_second, before=len(done.redriven))
 
         part = retrying(engine, work)
+        _tell("step.redriven", part, actor)
         done.redriven.extend(part.redriven)
         done.unchanged.extend(part.unchanged)
         done.refused.update(part.refused)
@@ -133,30 +140,36 @@ def edit(engine: Engine, tenant: str, letter_id: UUID, input: dict[str, Any], ac
     Raises `InvalidInput` where the input does not fit its agent's schema, `Conflict` where there is nothing to edit.
     """
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> Place:
         sorted_out = _sort_out(connection, tenant, [letter_id])
         for error in sorted_out.refused.values():
             raise error
         _check_edit(connection, tenant, letter_id, input, "input")
         if not _edit(connection, letter_id, input, actor):
             raise Conflict(f"dead letter {letter_id} is not open any more: there is nothing to edit")
+        (letter,) = _letters(connection, tenant, [letter_id])
+        return _place(tenant, letter)
 
-    retrying(engine, work)
+    place = retrying(engine, work)
+    transitions.acted("step.edited", place, actor, dead_letter_id=str(letter_id))
 
 
 def discard(engine: Engine, tenant: str, letter_id: UUID, reason: str, actor: str) -> None:
     """Close a dead letter for good; its step is failed. `Conflict` when it is closed already."""
 
-    def work(connection: Connection) -> None:
-        letters = lock(connection, tenant, [letter_id])
-        if letters[0]["state"] != "open":
-            raise Conflict(f"the dead letter is {letters[0]['state']} already")
+    def work(connection: Connection) -> Place:
+        (letter,) = lock(connection, tenant, [letter_id])
+        if letter["state"] != "open":
+            raise Conflict(f"the dead letter is {letter['state']} already")
         if not run(connection, "discard", id=letter_id, actor=actor, reason=reason):
             raise Conflict("the dead letter was closed just now by somebody else")
         crash_point("C37")
+        return _place(tenant, letter)
 
-    retrying(engine, work)
+    place = retrying(engine, work)
     crash_point("C38")
+    what: Act = "message.discarded" if place.step_id is None else "step.discarded"
+    transitions.acted(what, place, actor, dead_letter_id=str(letter_id))
 
 
 def note(engine: Engine, tenant: str, letter_id: UUID, text: str, author: str) -> None:
@@ -239,7 +252,17 @@ def _redrive(
         unchanged=[*sorted_out.unchanged, *(each for each in sorted_out.redriven if each not in redriven)],
         refused=sorted_out.refused,
         wakeups=wakeups_of(connection, [row for row in rows if row["published"] is not None]),
+        places={row["letter_id"]: _place(row["tenant_id"], row) for row in rows},
     )
+
+
+def _place(tenant: str, row: Mapping[str, Any]) -> Place:
+    return Place(tenant, row["task_id"], row["step_id"], row["epoch"], row["agent"], row["traceparent"])
+
+
+def _tell(act: Act, done: Redriven, actor: str) -> None:
+    for letter_id, place in done.places.items():
+        transitions.acted(act, place, actor, dead_letter_id=str(letter_id))
 
 
 def _edit(connection: Connection, letter_id: UUID, input: dict[str, Any], actor: str) -> bool:
@@ -250,7 +273,8 @@ def _edit(connection: Connection, letter_id: UUID, input: dict[str, Any], actor:
 def _letters(connection: Connection, tenant: str, ids: Sequence[UUID]) -> Sequence[Any]:
     return query(
         connection,
-        """select l.id, l.state, l.step_id, l.task_id, t.state as task_state, t.team_digest, s.agent
+        """select l.id, l.state, l.step_id, l.task_id, t.state as task_state, t.team_digest, t.traceparent,
+            s.agent, s.epoch
         from dead_letters l left join tasks t on t.id = l.task_id left join steps s on s.id = l.step_id
         where l.tenant_id = %(tenant)s and l.id = any (%(ids)s::uuid[]) order by l.id""",
         tenant=tenant,

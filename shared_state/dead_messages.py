@@ -14,12 +14,14 @@ from sqlalchemy import Engine
 from contracts.errors import Conflict, InvalidInput
 from contracts.messages import STEPS_LIMIT
 from contracts.topology import MessageKind
+from shared_state import transitions
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
 from shared_state.dead_letters import Redriven, lock
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import wakeups_of
 from shared_state.statements import query, run
+from shared_state.transitions import Place
 
 
 class NamedStep(BaseModel):
@@ -53,7 +55,7 @@ def redrive_message(
     """Close the dead letter and send a message for the steps named; a second click changes nothing.
 
     `NotFound` and `Conflict` where the dead letter is not the tenant's or is of a step; `InvalidInput`, with the field,
-    where a step is not one of the tenant's that waits for a worker now.
+    where a step is not one of the tenant's that waits for a worker now, or a pause or a limit holds it.
     """
 
     def work(connection: Connection) -> Redriven:
@@ -79,7 +81,13 @@ def redrive_message(
         crash_point("C36")
         return Redriven(redriven=[letter_id], wakeups=wakeups_of(connection, rows))
 
-    return retrying(engine, work)
+    done = retrying(engine, work)
+    if done.redriven and not dry_run:
+        steps = [str(step.id) for step in message.steps]
+        transitions.acted(
+            "message.redriven", Place(tenant), actor, dead_letter_id=str(letter_id), step_ids=steps
+        )  # fmt: skip
+    return done
 
 
 def _check(connection: Connection, tenant: str, message: Rewritten) -> None:
@@ -96,8 +104,7 @@ def _check(connection: Connection, tenant: str, message: Rewritten) -> None:
         entry = entries.get(step.id)
         where = f"message.steps.{index}"
         if entry is None:
-            text = f"{where}.id: no step of yours with this id waits for a worker; `orchestrator steps TASK` lists them"
-            raise InvalidInput(text, field=f"{where}.id")
+            raise InvalidInput(f"{where}.id: {_why_not(connection, tenant, step.id)}", field=f"{where}.id")
         if step.epoch not in (None, entry["epoch"]):
             text = f"{where}.epoch: the step is at epoch {entry['epoch']} now; write that, or leave it out"
             raise InvalidInput(text, field=f"{where}.epoch")
@@ -105,3 +112,30 @@ def _check(connection: Connection, tenant: str, message: Rewritten) -> None:
             if given not in (None, entry[name]):
                 text = f"message.{name}: step {step.id} waits with {name} {entry[name]!r}; write that, or leave it out"
                 raise InvalidInput(text, field=f"message.{name}")
+
+
+def _why_not(connection: Connection, tenant: str, step_id: UUID) -> str:
+    """Why nobody can be sent for a step that has no queue entry, and what to do. A held one needs no message."""
+    held = query(
+        connection,
+        """select r.* from parked k join rules r on r.id = k.rule_id and r.ended_at is null
+        where k.step_id = %(id)s and k.tenant_id = %(tenant)s""",
+        id=step_id, tenant=tenant,
+    )  # fmt: skip
+    if not held:
+        return "no step of yours with this id waits for a worker; `orchestrator steps TASK` lists them"
+    rule = held[0]
+    agent = f"agent {rule['agent']!r} of team {rule['team_name']!r}"
+    if rule["concurrency"]:
+        cause = f"all {rule['concurrency']} places of {agent} are taken"
+        remedy = "It is sent for by itself when one is free"
+    else:
+        if rule["task_id"]:
+            what, target = "its task", rule["task_id"]
+        elif rule["agent"]:
+            what, target = agent, f"--team {rule['team_name']} --agent {rule['agent']}"
+        else:
+            what, target = f"team {rule['team_name']!r}", f"--team {rule['team_name']}"
+        cause = f"{what} was paused by {rule['set_by']}"
+        remedy = f"Once it is resumed (`orchestrator resume {target}`) the step is sent for by itself"
+    return f"the step is held: {cause}. {remedy}: discard this dead letter"

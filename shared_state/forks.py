@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from contracts.errors import InvalidInput
 from contracts.states import StepState
 from contracts.teams import Role
+from shared_state import transitions
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, retrying
@@ -20,6 +21,7 @@ from shared_state.plan_steps import check_input
 from shared_state.statements import run
 from shared_state.tasks import Created, IdempotencyKey, take_key
 from shared_state.teams import load_team
+from shared_state.transitions import Place
 from shared_state.views.tasks import unknown
 
 
@@ -94,7 +96,11 @@ def fork(
         crash_point("C44")
         return Forked(Created(new_task_id), wakeups_of(connection, queued))
 
-    return retrying(engine, work)
+    forked = retrying(engine, work)
+    if not forked.created.replayed:
+        place = Place(tenant, forked.created.task_id, traceparent=traceparent)
+        transitions.acted("task.forked", place, actor, from_task_id=str(task_id))
+    return forked
 
 
 def copied(steps: Sequence[Origin], at: Origin) -> list[Origin]:

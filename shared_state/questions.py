@@ -5,20 +5,23 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from contracts.errors import Conflict, NotFound
+from shared_state import transitions
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
 from shared_state.engine import retrying
 from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.statements import query, run
+from shared_state.transitions import Place
 
 
 def answer(engine: Engine, tenant: str, question_id: UUID, text: str, actor: str) -> list[Wakeup]:
     """Answer an open question; its step goes on. `Conflict` when it was answered already or its task was cancelled."""
 
-    def work(connection: Connection) -> list[Wakeup]:
+    def work(connection: Connection) -> tuple[list[Wakeup], Place]:
         found = query(
             connection,
-            "select state, task_id from questions where id = %(id)s and tenant_id = %(tenant)s",
+            """select q.task_id, s.agent from questions q join steps s on s.id = q.step_id
+            where q.id = %(id)s and q.tenant_id = %(tenant)s""",
             id=question_id,
             tenant=tenant,
         )
@@ -29,8 +32,11 @@ def answer(engine: Engine, tenant: str, question_id: UUID, text: str, actor: str
         if not rows:
             raise Conflict("the question is not open any more: it was answered, or its task was cancelled")
         crash_point("C34")
-        return wakeups_of(connection, rows)
+        step_id, epoch, traceparent = (rows[0][name] for name in ("step_id", "epoch", "traceparent"))
+        place = Place(tenant, found[0]["task_id"], step_id, epoch, found[0]["agent"], traceparent)
+        return wakeups_of(connection, rows), place
 
-    wakeups = retrying(engine, work)
+    wakeups, place = retrying(engine, work)
     crash_point("C22")
+    transitions.acted("step.answered", place, actor, question_id=str(question_id))
     return wakeups

@@ -137,7 +137,7 @@ class Settings(BaseModel):
     max_requests: int = Field(default=500, ge=1, le=100_000)
     """Requests in progress at once in one API process."""
     max_ready_steps: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
-    """Steps that wait for a worker, of all tenants: above it no new work is taken."""
+    """Steps that are ready and have not begun, held ones included, of all tenants: above it no new work is taken."""
     min_free_disk_bytes: int = Field(default=200_000_000, ge=0, le=10**18)
     row_level_security: Literal["auto", "require", "off"] = "auto"
     """Whether the API works as a role that sees one tenant only: where the database has it, or not without, or not."""

@@ -14,6 +14,7 @@ from contracts.errors import Conflict, InvalidInput, NotFound, OrchestratorError
 from contracts.plans import Plan, check_plan
 from contracts.teams import Team
 from contracts.verdicts import Reason
+from shared_state import transitions
 from shared_state.connection import Connection
 from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, retrying
@@ -21,6 +22,7 @@ from shared_state.outbox import Wakeup
 from shared_state.plan_steps import begin_steps, check_input, check_inputs, plan_rows, step_row
 from shared_state.statements import query, run, send
 from shared_state.teams_cache import TeamsCache
+from shared_state.transitions import Place
 
 ROOT_KEY = "@plan"
 """The id of the planner's own step, which no step of a plan can have."""
@@ -89,10 +91,10 @@ def submit(
 def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
     """Stop a task: nothing of it commits after this. Cancelling twice is fine; `Conflict` once it has ended."""
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> Place | None:
         rows = query(
             connection,
-            "select state from tasks where id = %(id)s and tenant_id = %(tenant)s for no key update",
+            "select state, traceparent from tasks where id = %(id)s and tenant_id = %(tenant)s for no key update",
             id=task_id,
             tenant=tenant,
         )
@@ -101,25 +103,33 @@ def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
         state = rows[0]["state"]
         if state in ("succeeded", "failed"):
             raise Conflict(f"the task has already {state}; there is nothing to cancel")
-        if state not in ("cancelling", "cancelled"):
-            _cancel(connection, task_id, actor, "task.cancelled", f"cancelled by {actor}")
+        if state in ("cancelling", "cancelled"):
+            return None
+        _cancel(connection, task_id, actor, "task.cancelled", f"cancelled by {actor}")
+        return Place(tenant, task_id, traceparent=rows[0]["traceparent"])
 
-    retrying(engine, work)
+    cancelled = retrying(engine, work)
     crash_point("C20")
+    if cancelled is not None:
+        transitions.acted("task.cancelling", cancelled, actor, code="task.cancelled")
 
 
 def cancel_overdue(engine: Engine, limit: int = 50) -> int:
     """End tasks whose deadline has passed. Returns how many."""
 
-    def work(connection: Connection) -> int:
-        sql = """select id from tasks where deadline_at < clock_timestamp() and finished_at is null
+    def work(connection: Connection) -> list[Place]:
+        sql = """select id, tenant_id, traceparent from tasks
+            where deadline_at < clock_timestamp() and finished_at is null
             and cancel_requested_at is null order by id limit %(limit)s for no key update skip locked"""
         rows = query(connection, sql, limit=limit)
         for row in rows:
             _cancel(connection, row["id"], "deadline", "task.deadline", "the task did not end before its deadline")
-        return len(rows)
+        return [Place(row["tenant_id"], row["id"], traceparent=row["traceparent"]) for row in rows]
 
-    return retrying(engine, work)
+    overdue = retrying(engine, work)
+    for place in overdue:
+        transitions.acted("task.cancelling", place, "deadline", code="task.deadline")
+    return len(overdue)
 
 
 def _cancel(connection: Connection, task_id: UUID, actor: str, code: str, text: str) -> None:

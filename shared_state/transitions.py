@@ -1,11 +1,16 @@
-"""What the logs say of an attempt's way: one line a transition, worded here and nowhere else.
+"""What the logs say of an attempt's way and of what people do: one line a transition, worded here and nowhere else.
 
 A step that ends well is told at debug only: a line for every step would cost as much as half of its run, and a task's
 events tell its story. What comes back is told at info with its code, what is given up at warning.
+
+What people do is told at info once it is committed, where it changed something; what they write (reasons, answers,
+inputs) never is.
 """
 
 import logging
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
 
 import structlog
 
@@ -15,6 +20,35 @@ from shared_state.attempts import Settling
 from shared_state.telemetry import trace_id_of
 
 log = structlog.get_logger("transitions")
+
+Act = Literal[
+    "task.cancelling",
+    "task.forked",
+    "task.paused",
+    "task.resumed",
+    "team.paused",
+    "team.resumed",
+    "step.answered",
+    "step.edited",
+    "step.redriven",
+    "step.discarded",
+    "message.redriven",
+    "message.discarded",
+    "worker.drain_asked",
+]
+"""What people do, in the words of events where there is one. A message is a dead letter's bytes that never were one."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an act is about. Null is what it does not have: a step where it is a task's, a task where it is a team's."""
+
+    tenant: str | None = None
+    task_id: UUID | None = None
+    step_id: UUID | None = None
+    epoch: int | None = None
+    agent: str | None = None
+    traceparent: str | None = None
 
 
 def settled(settling: Settling) -> None:
@@ -59,6 +93,20 @@ def broken(assignment: Assignment) -> None:
 def recovered(count: int) -> None:
     """So many lapsed leases in one pass; a line of its own for each attempt stands above."""
     log.warning("lease.recovered", count=count)
+
+
+def acted(act: Act, place: Place, actor: str, **ids: str | list[str] | None) -> None:
+    """Somebody did this, and it is committed. `ids` name what else it is about; nulls are left out."""
+    names = {
+        "tenant": place.tenant,
+        "task_id": None if place.task_id is None else str(place.task_id),
+        "step_id": None if place.step_id is None else str(place.step_id),
+        "epoch": place.epoch,
+        "agent": place.agent,
+        "trace_id": trace_id_of(place.traceparent),
+        **ids,
+    }
+    log.info(act, actor=actor, **{name: value for name, value in names.items() if value is not None})
 
 
 def _names(assignment: Assignment) -> dict[str, Any]:

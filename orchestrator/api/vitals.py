@@ -139,7 +139,7 @@ class Vitals:
             else f"the database's disk has {free} bytes left, less than min_free_disk_bytes",
             "backlog": None
             if ready <= settings.max_ready_steps
-            else f"more than {settings.max_ready_steps} steps wait for workers (max_ready_steps)",
+            else f"more than {settings.max_ready_steps} steps are ready and have not begun (max_ready_steps)",
         }
 
     def note_away(self) -> None:
@@ -155,7 +155,8 @@ class Vitals:
         with transaction(self._engine) as connection:
             (row,) = query(
                 connection,
-                "select count(*) as n from (select from outbox limit %(limit)s) r",
+                # What a pause or a limit holds was taken in as well, and comes back all at once.
+                "select count(*) as n from (select from outbox union all select from parked limit %(limit)s) r",
                 limit=self._settings.max_ready_steps + 1,
             )
             if not self._asked_for_disk:

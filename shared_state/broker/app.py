@@ -61,6 +61,9 @@ def make_app(
         events=None if is_redis(settings.broker_url) else "shared_state.broker.amqp_events:AmqpEvents",
     )
     app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker(settings.broker_url))
+    if not is_redis(settings.broker_url):
+        # A worker publishes by an application of its own; this one tells Flower, on the event loop, which must not wait.
+        app.conf.broker_transport_options = {"confirm_publish": quarantine is None}
     if quarantine is not None and keys is not None:
         app.conf.worker_consumer = partial(_safe_consumer(), quarantine=quarantine, keys=keys)
         if is_redis(settings.broker_url):
@@ -115,7 +118,7 @@ def _broker(url: str, queues: Sequence[str]) -> dict[str, Any]:
         "task_default_queue": queues[0],
         "task_default_routing_key": queues[0],
         "broker_transport": None if is_redis(url) else "shared_state.broker.amqp_transport:SafeAmqpTransport",
-        "broker_transport_options": _redis_options() if is_redis(url) else {"confirm_publish": True},
+        "broker_transport_options": _redis_options() if is_redis(url) else {},
         "broker_use_ssl": _tls(url),
         # RabbitMQ alone has them.
         "broker_heartbeat": HEARTBEAT_SECONDS,

@@ -27,7 +27,7 @@ with opened as (
     from spaced c
     where s.id = c.step_id
         and s.state = 'dead' -- guard: dead
-    returning s.id, s.epoch, s.tenant_id, s.task_id, s.key, s.queue, s.role, s.due_at, c.id as letter_id
+    returning s.id, s.epoch, s.tenant_id, s.task_id, s.key, s.agent, s.queue, s.role, s.due_at, c.id as letter_id
 ), reopened as (
     update tasks t
     set state = case
@@ -51,6 +51,8 @@ with opened as (
     join tasks t on t.id = r.task_id
     returning step_id, epoch, queue, kind, traceparent, published_at is not null as published
 )
-select r.letter_id, r.task_id, r.id as step_id, r.epoch, q.queue, q.kind, q.traceparent, q.published
+select r.letter_id, r.tenant_id, r.task_id, r.id as step_id, r.epoch, r.agent, t.traceparent,
+    q.queue, q.kind, q.published
 from redriven r
+join tasks t on t.id = r.task_id
 left join queued q on q.step_id = r.id;

@@ -21,6 +21,8 @@ from .house import ENDED, LOOPS, House, diagnostics, fan
 
 WORKERS = ("w1", "w2")
 TRANSACTIONS = 3000
+LONG_SECONDS = 1.0
+"""Still at work when the dump begins, however long submitting takes."""
 
 
 @pytest.mark.timeout(180)
@@ -35,7 +37,7 @@ def test_a_backup_under_load_restored_into_an_empty_server(
     house.until(lambda: house.task(asking)["state"] == "waiting", "it asks")
     held = ArtifactStore(house.engine, "default", None).put(b"a report")
     done_before = [task_id for task_id in steady if house.wait(task_id)]
-    steady += [submit(house) for _ in range(30)]
+    steady += [submit(house, LONG_SECONDS) for _ in range(30)]
     house.until(lambda: any(house.running(task_id) for task_id in steady[10:]), "work runs")
     dump = tmp_path / "backup"
     dumping = subprocess.Popen(program("pg_dump", house.settings.database_url, "--format=custom", f"--file={dump}"))
@@ -79,8 +81,8 @@ def test_a_backup_under_load_restored_into_an_empty_server(
             assert after.exit_code(LOOPS, 15) == 0
 
 
-def submit(house: House) -> UUID:
-    return house.submit(fan(2, 4, lambda key: {"agent": "sleep", "input": {"seconds": 0.05}}), team="threads")
+def submit(house: House, seconds: float = 0.05) -> UUID:
+    return house.submit(fan(2, 4, lambda key: {"agent": "sleep", "input": {"seconds": seconds}}), team="threads")
 
 
 def told(house: House, task_id: UUID) -> list[str]:

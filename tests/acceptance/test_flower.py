@@ -13,6 +13,7 @@ from contracts.topology import HANDLER_OF_KIND
 from orchestrator.embedded.folder import free_port
 from orchestrator.flower import GuardedFlower
 from shared_state import outbox
+from shared_state.broker.app import is_redis
 from shared_state.tasks import Created, Submission, submit
 
 from . import planning_team
@@ -145,7 +146,9 @@ def test_no_payload_and_no_secret_is_on_any_page(house: House) -> None:
     assert len(broker) > 10
     for page in pages:
         answer = look(house, page)
-        assert answer.status_code == 200, (page, answer.status_code)
+        # Flower asks Redis for the lengths of queues; of RabbitMQ it would ask a plugin, and says that it does not.
+        wanted = 404 if page == "/broker" and not is_redis(house.settings.broker_url) else 200
+        assert answer.status_code == wanted, (page, answer.status_code)
         for secret in (PAYLOAD, signing.get_secret_value(), PASSWORD, broker, database):
             assert not secret or secret not in answer.text, (page, secret)
 

@@ -13,8 +13,7 @@ import pytest
 from orchestrator.embedded.folder import free_port
 from shared_state import keys
 from tests.collector import Collector, Seen
-from tests.providers.models import calculating
-from tests.providers.scripted import ScriptedProvider
+from tests.providers.scripted import Say, ScriptedProvider
 
 from . import traced_team
 from .conftest import MakeHouse
@@ -87,7 +86,9 @@ def test_everything_a_task_leads_to_is_in_the_trace_of_who_submitted_it(
 ) -> None:
     (house.folder / "key").write_text(MODEL_KEY)
     house.apply(traced_team.team(provider.url, f"file:{house.folder / 'key'}"))
-    provider.on(lambda ask: True, calculating(2))
+    sums = [("calculate", {"expression": expression}) for expression in ("1 + 1", traced_team.PAYLOAD)]
+    provider.on(lambda ask: not ask.results, Say(calls=sums))
+    provider.on(lambda ask: True, Say(calls=[("answer", {"number": 1, "words": "found"})]))
     trace, span = CALLER
     answer = caller.post(
         "/v1/tasks",
@@ -164,6 +165,19 @@ def test_everything_a_task_leads_to_is_in_the_trace_of_who_submitted_it(
     told = calls[0].attributes
     assert (told["gen_ai.operation.name"], told["gen_ai.provider.name"]) == ("chat", "openai")
     assert sum(each.attributes["gen_ai.usage.output_tokens"] for each in calls) > 0
+    tools = [each for each in seen if each.name == "execute_tool calculate"]
+    used, refused = sorted(tools, key=lambda each: each.failed)
+    assert {used.parent, refused.parent} == {by_key["find"][0].id}
+    assert (used.failed, refused.failed, refused.attributes["error.type"]) == (False, True, "tool.arguments")
+    assert (
+        used.attributes.items()
+        >= {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "calculate",
+            "gen_ai.conversation.id": told["gen_ai.conversation.id"],
+        }.items()
+    )
+    assert used.attributes["gen_ai.tool.call.id"] != refused.attributes["gen_ai.tool.call.id"]
 
     sent = b"".join(collector.bytes)
     for secret in (traced_team.PAYLOAD, MODEL_KEY, caller.headers["Authorization"].split()[1]):

@@ -21,9 +21,11 @@ from contracts.settlements import Bury
 from orchestrator.embedded import EmbeddedPostgres
 from shared_state.engine import make_engine, transaction
 from shared_state.migrate import upgrade
+from shared_state.outbox import relay
 from shared_state.statements import query
 
 from .api_server import LiveApi, apply_team, claim, make_keys, running_api, settle, until
+from .test_rules import Sink
 
 CLIENTS = 200
 PLAN = {"steps": [{"id": "a", "agent": "write"}]}
@@ -187,10 +189,11 @@ def dead(api: LiveApi) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("part", "changed", "words"),
+    ("part", "changed", "words", "held"),
     [
-        ("disk", {"min_free_disk_bytes": 10**18}, "less than min_free_disk_bytes"),
-        ("backlog", {"max_ready_steps": 1}, "more than 1 steps wait for workers"),
+        ("disk", {"min_free_disk_bytes": 10**18}, "less than min_free_disk_bytes", False),
+        ("backlog", {"max_ready_steps": 1}, "more than 1 steps are ready and have not begun", False),
+        ("backlog", {"max_ready_steps": 1}, "more than 1 steps are ready and have not begun", True),
     ],
 )
 def test_without_room_new_work_is_refused_and_reads_and_ends_go_on(
@@ -201,9 +204,14 @@ def test_without_room_new_work_is_refused_and_reads_and_ends_go_on(
     part: str,
     changed: dict[str, int],
     words: str,
+    held: bool,
 ) -> None:
     with api.http() as client:  # two ready steps: one more than the backlog may have
         assert client.post("/tasks", json={"team": "letters", "plan": PLAN}).status_code == 201
+        if held:
+            assert client.post("/teams/letters/pause", json={}).status_code == 200
+            relay(api.engine, Sink(), republish_seconds=0, window=1000)
+            assert [each["held"] for each in client.get("/pauses").json()["items"]] == [2]
     with running_api(api.engine, database_url, redis_url, **changed) as url:
         full = LiveApi(url, api.engine, api.key_of)
         with full.http() as client:

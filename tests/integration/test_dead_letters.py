@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from contracts.errors import Conflict, Failure, InvalidInput, NotFound
 from contracts.settlements import Bury
 from contracts.teams import Agent, Schemas, Team
-from shared_state import dead_letters, dead_messages, outbox, prune, tasks, views
+from shared_state import dead_letters, dead_messages, outbox, pauses, prune, tasks, views
 from shared_state.broker.quarantine import describe
 from shared_state.dead_messages import Rewritten
 from shared_state.engine import new_id, transaction
@@ -21,7 +21,7 @@ from shared_state.statements import run
 from shared_state.teams import apply
 from shared_state.views.dead_letters import Wanted
 
-from .driver import Driver
+from .driver import TEAM, Driver
 
 UNABLE = Failure(code="agent.unable", text="It has no Colour.", detail="a trace")
 CLOSED = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
@@ -311,6 +311,42 @@ def test_a_message_written_anew_names_only_ones_own_waiting_steps(driver: Driver
     driver.claim()
     with pytest.raises(InvalidInput, match="no step of yours"):
         rewrite(driver, letter, {"steps": [{"id": str(step_id)}]})
+
+
+@pytest.mark.parametrize(
+    ("target", "concurrency", "words"),
+    [
+        ({"task_id": None}, None, "held: its task was paused by bob.*`orchestrator resume {task}`"),
+        ({"team": "plain"}, None, "held: team 'plain' was paused by bob.*`orchestrator resume --team plain`"),
+        (
+            {"team": "plain", "agent": "work"},
+            None,
+            "held: agent 'work' of team 'plain' was paused by bob.*--agent work`",
+        ),
+        (None, 1, "held: all 1 places of agent 'work' of team 'plain' are taken.*when one is free"),
+    ],
+)
+def test_a_message_written_anew_for_a_step_that_is_held_is_refused_with_what_holds_it(
+    driver: Driver, lost: tuple[UUID, UUID], target: dict[str, Any] | None, concurrency: int | None, words: str
+) -> None:
+    letter, step_id = lost
+    (task,) = [row["task_id"] for row in driver.ready()]
+    if target is not None:
+        given = {name: value or task for name, value in target.items()}
+        pauses.pause(driver.engine, "default", pauses.Target(**given), "", "bob")
+    else:
+        agents = {**TEAM.agents, "work": TEAM.agents["work"].model_copy(update={"concurrency": concurrency})}
+        apply(driver.engine, "default", TEAM.model_copy(update={"agents": agents}))
+    driver.claim()  # a claim parks what it may not take
+    assert [row["step_id"] for row in driver.query("select step_id from parked")] == [step_id]
+    before = everything(driver)
+    with pytest.raises(InvalidInput, match=f"steps.0.id: the step is {words.format(task=task)}") as refused:
+        rewrite(driver, letter, {"steps": [{"id": str(step_id)}]})
+    assert (refused.value.field, everything(driver)) == ("message.steps.0.id", before)
+    driver.query("insert into tenants (id) values ('elsewhere')")
+    driver.query("update dead_letters set tenant_id = 'elsewhere'")
+    with pytest.raises(InvalidInput, match="no step of yours"):
+        rewrite(driver, letter, {"steps": [{"id": str(step_id)}]}, "elsewhere")
 
 
 def test_what_is_of_a_step_has_no_message_and_what_is_bytes_no_input(driver: Driver) -> None:

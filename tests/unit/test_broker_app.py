@@ -97,9 +97,11 @@ def test_tls_is_verified_by_a_worker_too() -> None:
 
 
 def test_rabbitmq_is_only_another_url() -> None:
-    app = worker_app(Settings(broker_url="amqp://user:password@broker:5672/"))
+    settings = Settings(broker_url="amqp://user:password@broker:5672/")
+    app = worker_app(settings)
     assert app.conf.broker_transport == "shared_state.broker.amqp_transport:SafeAmqpTransport"
-    assert app.conf.broker_transport_options == {"confirm_publish": True}
+    assert make_app(settings).conf.broker_transport_options == {"confirm_publish": True}
+    assert app.conf.broker_transport_options == {"confirm_publish": False}, "its event loop waits for no answer"
     expected = {"x-queue-type": "quorum", "x-consumer-timeout": VISIBILITY_SECONDS * 1000}
     assert all(queue.queue_arguments == expected for queue in app.amqp.queues.values())
     assert app.conf.worker_consumer.func.__name__ == "SafeConsumer"

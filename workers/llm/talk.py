@@ -19,6 +19,7 @@ from pydantic_ai.messages import (
     PartDeltaEvent,
     TextPartDelta,
     ThinkingPartDelta,
+    ToolCallPart,
     ToolCallPartDelta,
     ToolReturnPart,
     UserPromptPart,
@@ -38,8 +39,8 @@ from workers.llm.brief import Brief, words_of
 from workers.llm.causes import ending_of_error
 from workers.llm.endings import Course, Ending, Kind, ending_of_response, ending_of_text
 from workers.llm.outputs import ASK, Unusable, calls_of, request_of, text_of
-from workers.llm.spans import ModelCall
-from workers.llm.tools import Called, Desk, ToolCode, call, refuse
+from workers.llm.spans import ModelCall, ToolCall
+from workers.llm.tools import Called, Desk, Tool, ToolCode, call, refuse
 
 _CHARACTERS_SHOWN_AS_TOKEN = 4
 _ENDED_BEFORE = "Not done: your work ended with another call."
@@ -144,17 +145,26 @@ class Talk:
         parts = []
         for each in calls:
             self._progress(f"turn {self._bounds.turns}: {each.tool_name}")
-            done = await self._use(each.tool_name, each.args if isinstance(each.args, str | dict) else "")
+            done = await self._use(each)
             if done.detail:
                 self.log.append(f"{each.tool_name}: {done.detail[-1000:]}")
             parts.append(ToolReturnPart(each.tool_name, done.text, tool_call_id=each.tool_call_id))
         self._messages += [response, ModelRequest(parts=parts)]
         return None
 
-    async def _use(self, name: str, arguments: str | dict[str, Any]) -> Called:
+    async def _use(self, asked: ToolCallPart) -> Called:
+        name, arguments = asked.tool_name, asked.args if isinstance(asked.args, str | dict) else ""
         tool = self._tools.get(name)
         if tool is None:
             return refuse(ToolCode.UNKNOWN, f"there is no tool {name!r}; there are: {', '.join(sorted(self._tools))}")
+        if self._tracing is None:
+            return await self._call(tool, arguments)
+        with ToolCall(self._tracing, self._assignment, name, asked.tool_call_id, self._brief.digest) as span:
+            done = await self._call(tool, arguments)
+            span.note_answer(done)
+            return done
+
+    async def _call(self, tool: Tool, arguments: str | dict[str, Any]) -> Called:
         done: Called = await self._blocking(lambda: call(tool, self._desk, arguments))
         return done
 
