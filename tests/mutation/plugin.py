@@ -20,6 +20,8 @@ from tests.mutation.guards import without
 
 MUTANT = os.environ.get("ORCHESTRATOR_TEST_MUTANT", "")
 DATABASE = os.environ.get("ORCHESTRATOR_TEST_MUTANT_DATABASE", "")
+LENT = ("postgres", "template_database", "database_url")
+"""Fixtures that are the URL here: the last, and those it asks for, which would be made before it."""
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -75,8 +77,8 @@ def _change_statement(statement: str, guard: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: Any) -> object | None:
-    """All mutants share one server and one database, which every test empties."""
-    if not DATABASE or fixturedef.argname != "database_url":
+    """All mutants share one server and one database, which every test empties; nobody starts a server or migrates."""
+    if not DATABASE or fixturedef.argname not in LENT:
         return None
     fixturedef.cached_result = (DATABASE, fixturedef.cache_key(request), None)
     return DATABASE
