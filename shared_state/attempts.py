@@ -4,7 +4,6 @@ Every function takes lists and is one transaction. A step that somebody else mov
 answer: that is the race lost, never an error.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from shared_state.engine import LostRace, new_id, retrying
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wake_relay, wakeups_of
 from shared_state.plan_steps import Creating, begin_steps, plan_rows
 from shared_state.rules import judge, park
-from shared_state.statements import query, run, send
+from shared_state.statements import json_text, query, run, send
 from shared_state.teams import load_team
 
 _STATEMENTS: Mapping[type[Settlement], str] = {
@@ -272,15 +271,14 @@ def assignment_of(row: Mapping[str, Any]) -> Assignment:
 
 
 def _send(connection: Connection, name: str, settlings: Sequence[Settling]) -> Reply:
-    items = [_item(settling) for settling in settlings]
-    return send(connection, name, items=json.dumps(items, allow_nan=False))
+    return send(connection, name, items=json_text([_item(settling) for settling in settlings]))
 
 
 def _item(settling: Settling) -> dict[str, Any]:
     """The JSON row of one settlement; every statement picks the columns it knows."""
     assignment, settlement, record = settling.assignment, settling.settlement, settling.record
     item: dict[str, Any] = {
-        "id": str(assignment.step_id),
+        "id": assignment.step_id,
         "epoch": assignment.epoch,
         "log_tail": record.log_tail,
         "code_hash": record.code_hash,
@@ -288,7 +286,7 @@ def _item(settling: Settling) -> dict[str, Any]:
     }
     match settlement:
         case Accept() | Propose():
-            item |= {"output": settlement.output, "degraded": settlement.degraded, "verdicts": _verdicts(settlement)}
+            item |= {"output": settlement.output, "degraded": settlement.degraded, "verdicts": settlement.verdicts}
         case Return():
             item |= {
                 "target": settlement.to,
@@ -297,26 +295,26 @@ def _item(settling: Settling) -> dict[str, Any]:
                 "counted": settlement.counted,
                 "expired": settlement.expired,
                 "attempt_state": _attempt_state(assignment, settlement),
-                "failure": settlement.failure.model_dump(mode="json"),
+                "failure": settlement.failure,
                 "output": settlement.output,
-                "feedback": _feedback(settlement.feedback),
-                "verdicts": _verdicts(settlement),
+                "feedback": settlement.feedback or None,
+                "verdicts": settlement.verdicts,
             }
         case Bury():
             item |= {
                 "expired": settlement.expired,
-                "dead_letter_id": str(new_id()),
-                "failure": settlement.failure.model_dump(mode="json"),
+                "dead_letter_id": new_id(),
+                "failure": settlement.failure,
                 "output": settlement.output,
-                "feedback": _feedback(settlement.feedback),
-                "verdicts": _verdicts(settlement),
+                "feedback": settlement.feedback or None,
+                "verdicts": settlement.verdicts,
             }
         case Ask():
-            item |= {"question_id": str(new_id()), "text": settlement.text}
+            item |= {"question_id": new_id(), "text": settlement.text}
         case Abandon():
             item |= {"expired": settlement.expired}
         case AcceptPlan():
-            item |= {"count": len(settlement.plan.steps), "verdicts": _verdicts(settlement)}
+            item |= {"count": len(settlement.plan.steps), "verdicts": settlement.verdicts}
         case Approve():
             pass
     return item
@@ -327,14 +325,6 @@ def _attempt_state(assignment: Assignment, settlement: Return) -> str:
         return "expired"
     # A reviewer that refuses an output has done its own work well.
     return "succeeded" if settlement.rejected and assignment.role is Role.REVIEWER else "failed"
-
-
-def _verdicts(settlement: Accept | Propose | Return | Bury | AcceptPlan) -> list[dict[str, Any]]:
-    return [verdict.model_dump(mode="json") for verdict in settlement.verdicts]
-
-
-def _feedback(reasons: tuple[Reason, ...]) -> list[dict[str, Any]] | None:
-    return [reason.model_dump(mode="json") for reason in reasons] or None
 
 
 def _frees_a_place(settling: Settling) -> bool:

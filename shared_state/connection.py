@@ -6,6 +6,7 @@ at every statement, which costs several times what the statements cost (docs/per
 pipeline mode (https://www.postgresql.org/docs/current/libpq-pipeline-mode.html) through psycopg's wrapper of it.
 """
 
+import json
 import re
 import select
 from collections import deque
@@ -18,6 +19,8 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import InFailedSqlTransaction, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.types.json import set_json_loads
+from pydantic_core import from_json
 
 ANSWER_SECONDS = 45.0
 """Longer than the server lets a statement run: who has not answered by then will not."""
@@ -51,6 +54,7 @@ class Connection:
     def __init__(self, driver: psycopg.Connection[Any]) -> None:
         self._driver = driver
         self._libpq = driver.pgconn
+        set_json_loads(_read_json, driver)
         self._values = Transformer(driver)
         self._prepared: dict[str, bytes] = {}
         self._named = 0
@@ -170,6 +174,14 @@ class Connection:
                 raise psycopg.OperationalError("the server does not answer")
             self._libpq.consume_input()
         return self._libpq.get_result()
+
+
+def _read_json(text: str | bytes) -> Any:
+    """As Python's own reader does, in a tenth of its time; which gives up what is nested deeper than 200."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)
 
 
 @lru_cache(maxsize=1000)

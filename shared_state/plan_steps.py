@@ -1,6 +1,5 @@
 """From an accepted plan to the rows of its steps; and whether every step's input fits its agent's schema."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from uuid import UUID
 import jsonschema_rs
 
 from contracts.plans import Plan, Step, order_plan
+from contracts.same import Same
 from contracts.teams import Role, Team
 from contracts.topology import MessageKind, queue_of
 from contracts.verdicts import Reason
 from shared_state.connection import Connection
 from shared_state.engine import new_id
 from shared_state.outbox import DIRECT_LIMIT, Wakeup, wake_relay, wakeup_of
-from shared_state.statements import send
+from shared_state.statements import json_text, send
 
 
 def plan_rows(
@@ -26,7 +26,7 @@ def plan_rows(
     """Step rows (parents before children, ids ascending) and need rows of a checked plan, made by a planner's step."""
     ordered = order_plan(plan)
     ids = {item.step.id: step_id for item, step_id in zip(ordered, sorted(new_id() for _ in ordered), strict=True)}
-    made_by = {} if planner_id is None else {"planner_id": str(planner_id)}
+    made_by = {} if planner_id is None else {"planner_id": planner_id}
     steps = []
     for item in ordered:
         step = item.step
@@ -40,8 +40,7 @@ def plan_rows(
             | made_by
         )  # fmt: skip
     needs = [
-        {"tenant_id": tenant, "task_id": str(task_id), "step_id": str(ids[step.id]), "needs_id": str(ids[need])}
-        | made_by
+        {"tenant_id": tenant, "task_id": task_id, "step_id": ids[step.id], "needs_id": ids[need]} | made_by
         for step in plan.steps
         for need in set(step.needs)
     ]
@@ -64,9 +63,9 @@ def step_row(
     needs_left: int = 0,
 ) -> dict[str, Any]:
     return {
-        "id": str(step_id),
+        "id": step_id,
         "tenant_id": tenant,
-        "task_id": str(task_id),
+        "task_id": task_id,
         "key": key,
         "role": team.agents[agent].role.value,
         "agent": agent,
@@ -105,18 +104,18 @@ def begin_steps(
     sent = send(
         connection,
         "create_steps",
-        steps=json.dumps(steps),
-        needs=json.dumps(needs),
+        steps=json_text(steps),
+        needs=json_text(needs),
         planners=list(planners),
         direct=direct,
     )
     expected: list[Wakeup] = []
-    counts: Counter[str] = Counter()
+    counts: Counter[UUID] = Counter()
     for step in steps:
         if not step["needs_left"]:
             counts[step["task_id"]] += 1
             if counts[step["task_id"]] <= direct:
-                expected.append(Wakeup(UUID(step["id"]), 1, step["queue"], _kind_of(step), None))
+                expected.append(Wakeup(step["id"], 1, step["queue"], _kind_of(step), None))
     if max(counts.values(), default=0) > direct:
         wake_relay(connection)
     return Creating(expected, lambda: [wakeup_of(row) for row in sent.rows() if row["published"]])
@@ -141,7 +140,7 @@ def check_input(agent: str, value: Any, team: Team, where: str) -> list[Reason]:
     schemas = team.schemas.get(agent)
     if schemas is None or schemas.input is None:
         return []
-    validator = _validator(json.dumps(schemas.input, sort_keys=True))
+    validator = _validator(Same(schemas.input))
     reasons = []
     for error in validator.iter_errors(value):
         path = ".".join((where, *(str(part) for part in error.instance_path)))
@@ -152,5 +151,5 @@ def check_input(agent: str, value: Any, team: Team, where: str) -> list[Reason]:
 
 
 @lru_cache(maxsize=256)
-def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(json.loads(schema))
+def _validator(schema: Same[dict[str, Any]]) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema.value)

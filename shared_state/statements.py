@@ -8,6 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from pydantic_core import to_json
+
 from shared_state.connection import Connection, Reply
 
 
@@ -29,6 +31,12 @@ def run(connection: Connection, name: str, **parameters: Any) -> list[dict[str, 
 def query(connection: Connection, sql: str, **parameters: Any) -> list[dict[str, Any]]:
     """Run SQL written where it is used: for reads too small or too variable to deserve a file."""
     return connection.send(sql, parameters).rows()
+
+
+def json_text(value: object) -> str:
+    """A JSON parameter: plain values, models, ids. What is no JSON (NaN, half a surrogate pair) is refused, here or by
+    Postgres."""
+    return to_json(value).decode()
 
 
 def send(connection: Connection, name: str, **parameters: Any) -> Reply:

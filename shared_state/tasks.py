@@ -20,7 +20,7 @@ from shared_state.crash_points import crash_point
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import Wakeup
 from shared_state.plan_steps import begin_steps, check_input, check_inputs, plan_rows, step_row
-from shared_state.statements import query, run, send
+from shared_state.statements import json_text, query, run, send
 from shared_state.teams_cache import TeamsCache
 from shared_state.transitions import Place
 
@@ -162,13 +162,13 @@ def _submit(
         ready = _prepare(submission, tenant, found[0], found[1], traceparent)
         body = submission.model_dump(mode="json", exclude={"idempotency_key"}) if submission.idempotency_key else {}
         try:
-            earlier = take_key(connection, tenant, submission.idempotency_key, body, UUID(ready.task["id"]))
+            earlier = take_key(connection, tenant, submission.idempotency_key, body, ready.task["id"])
         except InvalidInput as refused:
             results.append(refused)
             continue
         if earlier is None:
             prepared.append(ready)
-            results.append(Created(UUID(ready.task["id"])))
+            results.append(Created(ready.task["id"]))
         else:
             results.append(earlier)
     read_wakeups = _insert(connection, prepared) if prepared else list
@@ -223,7 +223,7 @@ def _prepare(submission: Submission, tenant: str, digest: str, team: Team, trace
         steps = [step_row(team, tenant, task_id, new_id(), agent, agent, submission.input, reviewer=reviewer)]
     planning = submission.plan is None and team.planner is not None
     task = {
-        "id": str(task_id),
+        "id": task_id,
         "tenant_id": tenant,
         "team_name": team.name,
         "team_digest": digest,
@@ -273,7 +273,7 @@ def take_key(
 
 
 def _insert(connection: Connection, prepared: Sequence[_Prepared]) -> Callable[[], list[Wakeup]]:
-    send(connection, "create_tasks", tasks=json.dumps([each.task for each in prepared]))
+    send(connection, "create_tasks", tasks=json_text([each.task for each in prepared]))
     steps: list[Mapping[str, Any]] = [step for each in prepared for step in each.steps]
     needs: list[Mapping[str, Any]] = [need for each in prepared for need in each.needs]
     return begin_steps(connection, steps, needs).read

@@ -1,5 +1,6 @@
 """Loading and calling agents: contracts from annotations, outcomes from whatever a function does."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,7 @@ def assignment(role: Role = Role.EXECUTOR, **changes: Any) -> Assignment:
 
 def call(name: str, given: Assignment | None = None) -> Outcome:
     given = given or assignment()
-    context = make_context(given, HeldArtifacts(), lambda text, fraction=None: None, deadline=0.0)
+    context = make_context(given, HeldArtifacts(), lambda text, fraction=None: None, 0.0, logging.getLogger("agent"))
     return invoke(load(f"sample_agents:{name}"), given, context)
 
 

@@ -1,5 +1,6 @@
 """Call an agent's function: check its input, run it, and turn whatever happens into an outcome."""
 
+import logging
 import re
 import traceback
 from typing import Any
@@ -20,7 +21,9 @@ from workers.agents.load import Loaded
 _OWN_CODE = re.compile(r"^agent\.[a-z0-9_.]{1,90}$")
 
 
-def make_context(assignment: Assignment, artifacts: Artifacts, progress: Progress, deadline: float) -> Context:
+def make_context(
+    assignment: Assignment, artifacts: Artifacts, progress: Progress, deadline: float, log: logging.Logger
+) -> Context:
     """What the agent gets to use. `deadline` is a Unix time."""
     return Context(
         step=StepView(
@@ -38,6 +41,7 @@ def make_context(assignment: Assignment, artifacts: Artifacts, progress: Progres
         inputs=assignment.inputs,
         feedback=assignment.feedback,
         answers=assignment.answers,
+        log=log,
     )
 
 

@@ -1,11 +1,13 @@
 """Values as JSON that Postgres can store: what cannot be is refused with the path of the culprit."""
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
+
+_SUSPICIOUS = (b"\\u0000", b"NaN", b"Infinity")
+"""How what cannot be stored looks in JSON; text that only says so looks the same."""
 
 
 class NotStorable(Exception):
@@ -26,12 +28,11 @@ def check_storable(value: Any) -> None:
     The one dump is the fast way; the slow walk that finds the path runs only when there is something to find.
     """
     try:
-        body = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        suspicious = b"\\u0000" in body
+        body = to_json(value)
     except (ValueError, TypeError, RecursionError) as error:
         wrong = next(_walk(value, ""), None)
         raise NotStorable(wrong or f"the output is not JSON: {_first_line(error)}") from error
-    if suspicious and (wrong := next(_walk(value, ""), None)):
+    if any(each in body for each in _SUSPICIOUS) and (wrong := next(_walk(value, ""), None)):
         raise NotStorable(wrong)
 
 

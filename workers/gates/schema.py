@@ -7,7 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from jsonschema_rs import Draft202012Validator, ValidationError
+from pydantic_core import to_json
 
+from contracts.same import Same
 from contracts.verdicts import Reason
 from workers.gates.subject import Subject, pointer
 
@@ -100,7 +102,7 @@ def _wrong_text(text: str) -> str | None:
 
 
 def _check_size(subject: Subject) -> list[Reason]:
-    size = len(json.dumps(subject.output, ensure_ascii=False, separators=(",", ":")).encode())
+    size = len(to_json(subject.output))
     if size <= subject.output_bytes_limit:
         return []
     return [
@@ -113,14 +115,14 @@ def _check_size(subject: Subject) -> list[Reason]:
 
 
 @lru_cache(maxsize=512)
-def _validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator(close(json.loads(schema)), offline=True, mask="this value")
+def _validator(schema: Same[Mapping[str, Any]]) -> Draft202012Validator:
+    return Draft202012Validator(close(schema.value), offline=True, mask="this value")
 
 
 def _check_shape(output: Any, schema: Mapping[str, Any]) -> list[Reason]:
     # `offline`: a $ref to another document is an error, never a request. `mask`: the output's own words stay out of
     # the reasons, which are shown to people and models.
-    validator = _validator(json.dumps(schema))
+    validator = _validator(Same(schema))
     reasons = []
     for error in validator.iter_errors(output):
         reasons.append(_reason(error))

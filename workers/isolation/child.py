@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import NoReturn
 
 from contracts.assignments import Assignment
@@ -76,8 +75,7 @@ def _run(channel: socket.socket, frame: Frame, loaded: Loaded | None) -> tuple[O
     if assignment.traceparent is not None:
         os.environ["TRACEPARENT"] = assignment.traceparent
     link = Link(channel)
-    context = make_context(assignment, link, link.progress, float(frame.head["deadline"]))
-    context = replace(context, log=_make_log())
+    context = make_context(assignment, link, link.progress, float(frame.head["deadline"]), _make_log())
     if loaded is not None:
         return invoke(loaded, assignment, context), None
     command = frame.head["command"]

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
@@ -43,8 +42,7 @@ class Job:
         self._then = then
         self._started_at = time.monotonic()
         self._log = TailLog()
-        context = make_context(assignment, artifacts, progress, time.time() + timeout_seconds)
-        self.context = replace(context, log=self._log)
+        self.context = make_context(assignment, artifacts, progress, time.time() + timeout_seconds, self._log)
 
     def is_overdue(self) -> bool:
         return time.monotonic() >= self._started_at + self.timeout_seconds
@@ -112,7 +110,8 @@ class ThreadRunner:
         if closed:
             job.hand_on(_stopped())
             return
-        self._some.set()
+        if not self._some.is_set():
+            self._some.set()
         try:
             outcome = self._invoke(job, agent.call or "", assignment)
         except BaseException as error:
