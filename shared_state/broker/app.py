@@ -62,7 +62,7 @@ def make_app(
     )
     app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker(settings.broker_url))
     if not is_redis(settings.broker_url):
-        # A worker publishes by an application of its own; this one tells Flower, on the event loop, which must not wait.
+        # A worker publishes by an application of its own. This one tells Flower on the event loop, which must not wait.
         app.conf.broker_transport_options = {"confirm_publish": quarantine is None}
     if quarantine is not None and keys is not None:
         app.conf.worker_consumer = partial(_safe_consumer(), quarantine=quarantine, keys=keys)

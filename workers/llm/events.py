@@ -57,8 +57,8 @@ class Events:
     def _is_new(self, event: bytes) -> bool:
         text = _data(event)
         if text is None:
-            # By the standard nobody hears of it: a comment that keeps the connection open, or the name of an event whose
-            # data never came. Client libraries read that one as empty JSON.
+            # By the standard nobody hears of it: a comment that keeps the connection open, or the name of an event
+            # whose data never came. Client libraries read that one as empty JSON.
             return False
         if text == "[DONE]":
             self.ended = True
