@@ -18,7 +18,7 @@ from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.plan_steps import check_input
 from shared_state.statements import query, run
 from shared_state.teams import load_team
-from shared_state.transitions import Act, Place
+from shared_state.transitions import About, Act
 
 CHUNK = 200
 """How many dead letters `redrive_many` puts back in one transaction."""
@@ -28,14 +28,14 @@ CHUNK = 200
 class Redriven:
     """`unchanged` were closed already: a second click does nothing. `refused` cannot be put back, with the reason.
 
-    `wakeups` are to be published. `places` are the steps of those that were put back, by dead letter.
+    `wakeups` are to be published. `about` are the steps of those that were put back, by dead letter.
     """
 
     redriven: list[UUID] = field(default_factory=list)
     unchanged: list[UUID] = field(default_factory=list)
     refused: dict[UUID, OrchestratorError] = field(default_factory=dict)
     wakeups: list[Wakeup] = field(default_factory=list)
-    places: dict[UUID, Place] = field(default_factory=dict)
+    about: dict[UUID, About] = field(default_factory=dict)
 
 
 def record_raw(engine: Engine, messages: Sequence[BadMessage]) -> None:
@@ -140,7 +140,7 @@ def edit(engine: Engine, tenant: str, letter_id: UUID, input: dict[str, Any], ac
     Raises `InvalidInput` where the input does not fit its agent's schema, `Conflict` where there is nothing to edit.
     """
 
-    def work(connection: Connection) -> Place:
+    def work(connection: Connection) -> About:
         sorted_out = _sort_out(connection, tenant, [letter_id])
         for error in sorted_out.refused.values():
             raise error
@@ -148,28 +148,28 @@ def edit(engine: Engine, tenant: str, letter_id: UUID, input: dict[str, Any], ac
         if not _edit(connection, letter_id, input, actor):
             raise Conflict(f"dead letter {letter_id} is not open any more: there is nothing to edit")
         (letter,) = _letters(connection, tenant, [letter_id])
-        return _place(tenant, letter)
+        return _about(tenant, letter)
 
-    place = retrying(engine, work)
-    transitions.acted("step.edited", place, actor, dead_letter_id=str(letter_id))
+    about = retrying(engine, work)
+    transitions.acted("step.edited", about, actor, dead_letter_id=str(letter_id))
 
 
 def discard(engine: Engine, tenant: str, letter_id: UUID, reason: str, actor: str) -> None:
     """Close a dead letter for good; its step is failed. `Conflict` when it is closed already."""
 
-    def work(connection: Connection) -> Place:
+    def work(connection: Connection) -> About:
         (letter,) = lock(connection, tenant, [letter_id])
         if letter["state"] != "open":
             raise Conflict(f"the dead letter is {letter['state']} already")
         if not run(connection, "discard", id=letter_id, actor=actor, reason=reason):
             raise Conflict("the dead letter was closed just now by somebody else")
         crash_point("C37")
-        return _place(tenant, letter)
+        return _about(tenant, letter)
 
-    place = retrying(engine, work)
+    about = retrying(engine, work)
     crash_point("C38")
-    what: Act = "message.discarded" if place.step_id is None else "step.discarded"
-    transitions.acted(what, place, actor, dead_letter_id=str(letter_id))
+    what: Act = "message.discarded" if about.step_id is None else "step.discarded"
+    transitions.acted(what, about, actor, dead_letter_id=str(letter_id))
 
 
 def note(engine: Engine, tenant: str, letter_id: UUID, text: str, author: str) -> None:
@@ -252,17 +252,17 @@ def _redrive(
         unchanged=[*sorted_out.unchanged, *(each for each in sorted_out.redriven if each not in redriven)],
         refused=sorted_out.refused,
         wakeups=wakeups_of(connection, [row for row in rows if row["published"] is not None]),
-        places={row["letter_id"]: _place(row["tenant_id"], row) for row in rows},
+        about={row["letter_id"]: _about(row["tenant_id"], row) for row in rows},
     )
 
 
-def _place(tenant: str, row: Mapping[str, Any]) -> Place:
-    return Place(tenant, row["task_id"], row["step_id"], row["epoch"], row["agent"], row["traceparent"])
+def _about(tenant: str, row: Mapping[str, Any]) -> About:
+    return About(tenant, row["task_id"], row["step_id"], row["epoch"], row["agent"], row["traceparent"])
 
 
 def _tell(act: Act, done: Redriven, actor: str) -> None:
-    for letter_id, place in done.places.items():
-        transitions.acted(act, place, actor, dead_letter_id=str(letter_id))
+    for letter_id, about in done.about.items():
+        transitions.acted(act, about, actor, dead_letter_id=str(letter_id))
 
 
 def _edit(connection: Connection, letter_id: UUID, input: dict[str, Any], actor: str) -> bool:

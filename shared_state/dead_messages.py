@@ -21,7 +21,7 @@ from shared_state.dead_letters import Redriven, lock
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import wakeups_of
 from shared_state.statements import query, run
-from shared_state.transitions import Place
+from shared_state.transitions import About
 
 
 class NamedStep(BaseModel):
@@ -85,7 +85,7 @@ def redrive_message(
     if done.redriven and not dry_run:
         steps = [str(step.id) for step in message.steps]
         transitions.acted(
-            "message.redriven", Place(tenant), actor, dead_letter_id=str(letter_id), step_ids=steps
+            "message.redriven", About(tenant), actor, dead_letter_id=str(letter_id), step_ids=steps
         )  # fmt: skip
     return done
 
@@ -118,7 +118,8 @@ def _why_not(connection: Connection, tenant: str, step_id: UUID) -> str:
     """Why nobody can be sent for a step that has no queue entry, and what to do. A held one needs no message."""
     held = query(
         connection,
-        """select r.* from parked k join rules r on r.id = k.rule_id and r.ended_at is null
+        """select r.task_id, r.team_name, r.agent, r.concurrency, r.set_by from parked k
+        join rules r on r.id = k.rule_id and r.ended_at is null
         where k.step_id = %(id)s and k.tenant_id = %(tenant)s""",
         id=step_id, tenant=tenant,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from shared_state.plan_steps import check_input
 from shared_state.statements import run
 from shared_state.tasks import Created, IdempotencyKey, take_key
 from shared_state.teams import load_team
-from shared_state.transitions import Place
+from shared_state.transitions import About
 from shared_state.views.tasks import unknown
 
 
@@ -98,8 +98,8 @@ def fork(
 
     forked = retrying(engine, work)
     if not forked.created.replayed:
-        place = Place(tenant, forked.created.task_id, traceparent=traceparent)
-        transitions.acted("task.forked", place, actor, from_task_id=str(task_id))
+        about = About(tenant, forked.created.task_id, traceparent=traceparent)
+        transitions.acted("task.forked", about, actor, from_task_id=str(task_id))
     return forked
 
 

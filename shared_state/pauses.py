@@ -15,7 +15,7 @@ from shared_state.connection import Connection
 from shared_state.engine import new_id, retrying
 from shared_state.outbox import wake_relay
 from shared_state.statements import query, run
-from shared_state.transitions import Place
+from shared_state.transitions import About
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Target:
 def pause(engine: Engine, tenant: str, target: Target, reason: str, actor: str) -> None:
     """Pausing what is paused changes nothing. Raises `NotFound`, or `Conflict` for a task that has ended."""
 
-    def work(connection: Connection) -> Place | None:
-        place = _require(connection, tenant, target)
+    def work(connection: Connection) -> About | None:
+        about = _require(connection, tenant, target)
         made = run(
             connection, "pause", id=new_id(), tenant=tenant, task_id=target.task_id, team=target.team,
             agent=target.agent, reason=reason, actor=actor,
         )  # fmt: skip
-        return place if made else None
+        return about if made else None
 
     paused = retrying(engine, work)
     if paused is not None:
@@ -46,21 +46,21 @@ def pause(engine: Engine, tenant: str, target: Target, reason: str, actor: str) 
 def resume(engine: Engine, tenant: str, target: Target, actor: str) -> None:
     """Resuming what is not paused changes nothing. Raises `NotFound`."""
 
-    def work(connection: Connection) -> Place | None:
-        place = _require(connection, tenant, target, ended_too=True)
+    def work(connection: Connection) -> About | None:
+        about = _require(connection, tenant, target, ended_too=True)
         ended = run(
             connection, "resume", tenant=tenant, task_id=target.task_id, team=target.team, agent=target.agent,
             actor=actor,
         )  # fmt: skip
         wake_relay(connection)
-        return place if ended else None
+        return about if ended else None
 
     resumed = retrying(engine, work)
     if resumed is not None:
         transitions.acted("team.resumed" if target.team else "task.resumed", resumed, actor, team=target.team)
 
 
-def _require(connection: Connection, tenant: str, target: Target, *, ended_too: bool = False) -> Place:
+def _require(connection: Connection, tenant: str, target: Target, *, ended_too: bool = False) -> About:
     if target.task_id is not None:
         rows = query(
             connection,
@@ -71,7 +71,7 @@ def _require(connection: Connection, tenant: str, target: Target, *, ended_too: 
             raise NotFound(f"there is no task {target.task_id}; `orchestrator tasks` lists yours")
         if rows[0]["finished_at"] is not None and not ended_too:
             raise Conflict(f"the task has already {rows[0]['state']}; there is nothing to pause")
-        return Place(tenant, target.task_id, traceparent=rows[0]["traceparent"])
+        return About(tenant, target.task_id, traceparent=rows[0]["traceparent"])
     # Any version: tasks may be at work with one that had the agent still.
     rows = query(
         connection,
@@ -83,4 +83,4 @@ def _require(connection: Connection, tenant: str, target: Target, *, ended_too: 
         raise NotFound(f"there is no team {target.team!r}; `orchestrator teams list` shows those applied")
     if not rows[0]["has_agent"]:
         raise NotFound(f"team {target.team!r} has no agent {target.agent!r}; `orchestrator teams list` shows them")
-    return Place(tenant, agent=target.agent)
+    return About(tenant, agent=target.agent)

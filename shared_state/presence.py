@@ -10,7 +10,7 @@ from contracts.errors import Conflict, NotFound
 from shared_state import transitions
 from shared_state.engine import transaction
 from shared_state.statements import query
-from shared_state.transitions import Place
+from shared_state.transitions import About
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def ask_to_drain(engine: Engine, name: str, actor: str) -> None:
             raise NotFound(f"there is no worker {name[:100]!r}; `orchestrator workers` lists them")
         if rows[0]["state"] == "gone":
             raise Conflict(f"worker {name} is gone already")
-    transitions.acted("worker.drain_asked", Place(), actor, worker=name)
+    transitions.acted("worker.drain_asked", About(), actor, worker=name)
 
 
 def mark_silent(engine: Engine, after_seconds: float) -> int:

@@ -11,13 +11,13 @@ from shared_state.crash_points import crash_point
 from shared_state.engine import retrying
 from shared_state.outbox import Wakeup, wakeups_of
 from shared_state.statements import query, run
-from shared_state.transitions import Place
+from shared_state.transitions import About
 
 
 def answer(engine: Engine, tenant: str, question_id: UUID, text: str, actor: str) -> list[Wakeup]:
     """Answer an open question; its step goes on. `Conflict` when it was answered already or its task was cancelled."""
 
-    def work(connection: Connection) -> tuple[list[Wakeup], Place]:
+    def work(connection: Connection) -> tuple[list[Wakeup], About]:
         found = query(
             connection,
             """select q.task_id, s.agent from questions q join steps s on s.id = q.step_id
@@ -33,10 +33,10 @@ def answer(engine: Engine, tenant: str, question_id: UUID, text: str, actor: str
             raise Conflict("the question is not open any more: it was answered, or its task was cancelled")
         crash_point("C34")
         step_id, epoch, traceparent = (rows[0][name] for name in ("step_id", "epoch", "traceparent"))
-        place = Place(tenant, found[0]["task_id"], step_id, epoch, found[0]["agent"], traceparent)
-        return wakeups_of(connection, rows), place
+        about = About(tenant, found[0]["task_id"], step_id, epoch, found[0]["agent"], traceparent)
+        return wakeups_of(connection, rows), about
 
-    wakeups, place = retrying(engine, work)
+    wakeups, about = retrying(engine, work)
     crash_point("C22")
-    transitions.acted("step.answered", place, actor, question_id=str(question_id))
+    transitions.acted("step.answered", about, actor, question_id=str(question_id))
     return wakeups

@@ -22,7 +22,7 @@ from shared_state.outbox import Wakeup
 from shared_state.plan_steps import begin_steps, check_input, check_inputs, plan_rows, step_row
 from shared_state.statements import json_text, query, run, send
 from shared_state.teams_cache import TeamsCache
-from shared_state.transitions import Place
+from shared_state.transitions import About
 
 ROOT_KEY = "@plan"
 """The id of the planner's own step, which no step of a plan can have."""
@@ -91,7 +91,7 @@ def submit(
 def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
     """Stop a task: nothing of it commits after this. Cancelling twice is fine; `Conflict` once it has ended."""
 
-    def work(connection: Connection) -> Place | None:
+    def work(connection: Connection) -> About | None:
         rows = query(
             connection,
             "select state, traceparent from tasks where id = %(id)s and tenant_id = %(tenant)s for no key update",
@@ -106,7 +106,7 @@ def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
         if state in ("cancelling", "cancelled"):
             return None
         _cancel(connection, task_id, actor, "task.cancelled", f"cancelled by {actor}")
-        return Place(tenant, task_id, traceparent=rows[0]["traceparent"])
+        return About(tenant, task_id, traceparent=rows[0]["traceparent"])
 
     cancelled = retrying(engine, work)
     crash_point("C20")
@@ -117,18 +117,18 @@ def cancel(engine: Engine, tenant: str, task_id: UUID, actor: str) -> None:
 def cancel_overdue(engine: Engine, limit: int = 50) -> int:
     """End tasks whose deadline has passed. Returns how many."""
 
-    def work(connection: Connection) -> list[Place]:
+    def work(connection: Connection) -> list[About]:
         sql = """select id, tenant_id, traceparent from tasks
             where deadline_at < clock_timestamp() and finished_at is null
             and cancel_requested_at is null order by id limit %(limit)s for no key update skip locked"""
         rows = query(connection, sql, limit=limit)
         for row in rows:
             _cancel(connection, row["id"], "deadline", "task.deadline", "the task did not end before its deadline")
-        return [Place(row["tenant_id"], row["id"], traceparent=row["traceparent"]) for row in rows]
+        return [About(row["tenant_id"], row["id"], traceparent=row["traceparent"]) for row in rows]
 
     overdue = retrying(engine, work)
-    for place in overdue:
-        transitions.acted("task.cancelling", place, "deadline", code="task.deadline")
+    for about in overdue:
+        transitions.acted("task.cancelling", about, "deadline", code="task.deadline")
     return len(overdue)
 
 

@@ -40,7 +40,7 @@ Act = Literal[
 
 
 @dataclass(frozen=True)
-class Place:
+class About:
     """What an act is about. Null is what it does not have: a step where it is a task's, a task where it is a team's."""
 
     tenant: str | None = None
@@ -95,15 +95,15 @@ def recovered(count: int) -> None:
     log.warning("lease.recovered", count=count)
 
 
-def acted(act: Act, place: Place, actor: str, **ids: str | list[str] | None) -> None:
+def acted(act: Act, about: About, actor: str, **ids: str | list[str] | None) -> None:
     """Somebody did this, and it is committed. `ids` name what else it is about; nulls are left out."""
     names = {
-        "tenant": place.tenant,
-        "task_id": None if place.task_id is None else str(place.task_id),
-        "step_id": None if place.step_id is None else str(place.step_id),
-        "epoch": place.epoch,
-        "agent": place.agent,
-        "trace_id": trace_id_of(place.traceparent),
+        "tenant": about.tenant,
+        "task_id": None if about.task_id is None else str(about.task_id),
+        "step_id": None if about.step_id is None else str(about.step_id),
+        "epoch": about.epoch,
+        "agent": about.agent,
+        "trace_id": trace_id_of(about.traceparent),
         **ids,
     }
     log.info(act, actor=actor, **{name: value for name, value in names.items() if value is not None})

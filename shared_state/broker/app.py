@@ -60,10 +60,8 @@ def make_app(
         fixups=[],
         events=None if is_redis(settings.broker_url) else "shared_state.broker.amqp_events:AmqpEvents",
     )
-    app.conf.update(_delivery(), **_broker(settings.broker_url, queues), **_worker(settings.broker_url))
-    if not is_redis(settings.broker_url):
-        # A worker publishes by an application of its own. This one tells Flower on the event loop, which must not wait.
-        app.conf.broker_transport_options = {"confirm_publish": quarantine is None}
+    broker = _broker(settings.broker_url, queues, consumes=quarantine is not None)
+    app.conf.update(_delivery(), **broker, **_worker(settings.broker_url))
     if quarantine is not None and keys is not None:
         app.conf.worker_consumer = partial(_safe_consumer(), quarantine=quarantine, keys=keys)
         if is_redis(settings.broker_url):
@@ -112,13 +110,15 @@ def _delivery() -> dict[str, Any]:
     }
 
 
-def _broker(url: str, queues: Sequence[str]) -> dict[str, Any]:
+def _broker(url: str, queues: Sequence[str], *, consumes: bool) -> dict[str, Any]:
+    # Who consumes tells Flower on the event loop, which must not wait to be confirmed; steps are published elsewhere.
+    options = _redis_options() if is_redis(url) else {"confirm_publish": not consumes}
     return {
         "task_queues": [make_queue(url, name) for name in queues],
         "task_default_queue": queues[0],
         "task_default_routing_key": queues[0],
         "broker_transport": None if is_redis(url) else "shared_state.broker.amqp_transport:SafeAmqpTransport",
-        "broker_transport_options": _redis_options() if is_redis(url) else {},
+        "broker_transport_options": options,
         "broker_use_ssl": _tls(url),
         # RabbitMQ alone has them.
         "broker_heartbeat": HEARTBEAT_SECONDS,
