@@ -97,6 +97,18 @@ def test_who_comes_second_writes_nothing(driver: Driver, name: str) -> None:
     assert driver.query("select 1 from dead_letters") == []
 
 
+@pytest.mark.parametrize("name", [name for name in SETTLEMENTS if name != "accept_plan"])
+def test_who_has_succeeded_settles_no_more(driver: Driver, name: str) -> None:
+    """A step that succeeded keeps the epoch of its last attempt: only its state stops that one's second word."""
+    assignment = held(driver, SETTLEMENTS[name])
+    assert driver.settle(assignment, Approve() if assignment.role == "reviewer" else Accept(output={"by": "first"}))[0]
+    before = driver.query("select body from outputs union all select body from proposals")
+    assert not driver.settle(assignment, signed(SETTLEMENTS[name], "second"))[0]
+    assert driver.states(assignment.task_id)["a"] == "succeeded"
+    assert driver.query("select body from outputs union all select body from proposals") == before
+    assert driver.query("select 1 from dead_letters") == []
+
+
 @pytest.mark.parametrize("name", [name for name in SETTLEMENTS if name not in ("accept_plan", "bury", "ask")])
 def test_a_cancel_that_comes_first_wins(driver: Driver, name: str) -> None:
     """Those that lock their task meet the cancel there; the others at their step's row."""
