@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis as redis_client
+import structlog
 from psycopg import sql
 from sqlalchemy import Engine
 
@@ -20,6 +21,12 @@ from tests.rabbitmq import NOT_INSTALLED, RabbitServer, rabbitmq_home
 TEMPLATE = "template_migrated"
 CLEAN = "clean"
 CHOICE = "ORCHESTRATOR_TEST_BROKER"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_logs() -> None:
+    """An API or a loop in this process logs nowhere, least of all between what a command prints."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ CHECKS: dict[str, Check] = {
     },
     # shared_state: what is decided around the statements
     "cancel: not what has ended": _shared("tasks", 'if state in ("succeeded", "failed"):', "if False:"),
-    "cancel: only once": _shared("tasks", 'if state not in ("cancelling", "cancelled"):', "if True:"),
+    "cancel: only once": _shared("tasks", 'if state in ("cancelling", "cancelled"):', "if False:"),
     "cancel: the tenant's own": _shared(
         "tasks", "where id = %(id)s and tenant_id = %(tenant)s for no", "where id = %(id)s for no"
     ),
@@ -122,7 +122,7 @@ CHECKS: dict[str, Check] = {
         "questions", '        run(connection, "lock_tasks", ids=[found[0]["task_id"]])\n', ""
     ),
     "questions: the tenant's own": _shared(
-        "questions", "where id = %(id)s and tenant_id = %(tenant)s", "where id = %(id)s"
+        "questions", "where q.id = %(id)s and q.tenant_id = %(tenant)s", "where q.id = %(id)s"
     ),
     "questions: only while open": _shared("questions", "if not rows:", "if False:"),
     "outbox: one relay at a time": _shared(
