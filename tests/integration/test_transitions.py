@@ -123,6 +123,17 @@ def test_a_dead_workers_steps_are_ready_at_once(driver: Driver) -> None:
     assert driver.settle(b)[0]
 
 
+def test_a_lapsed_lease_of_another_worker_is_not_told_to_have_died_with_it(driver: Driver) -> None:
+    driver.submit([{"id": "a"}, {"id": "b"}])
+    driver.claim("a", worker="w1")
+    driver.claim("b", worker="w2")
+    driver.lapse()
+    sweep.expire_worker(driver.engine, "w1")
+    sweep.sweep(driver.engine)
+    codes = driver.query("select worker, error ->> 'code' as code from attempts order by worker")
+    assert codes == [{"worker": "w1", "code": "worker.died"}, {"worker": "w2", "code": "lease.expired"}]
+
+
 def test_messages_that_a_dead_worker_had_received_are_published_again_at_once(driver: Driver) -> None:
     driver.submit([{"id": "a"}])
     sink = Sink()
