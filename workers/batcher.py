@@ -29,10 +29,6 @@ from workers.slots import Slots
 
 log = structlog.get_logger("batcher")
 
-SETTLED_AT_ONCE = 50
-"""At most so many settlements to a transaction, half of a worker's slots as they are by default: some steps run while
-others are written. Where all are written at once nothing runs meanwhile, and then nothing is to be written."""
-
 
 @dataclass(frozen=True)
 class Claimed:
@@ -158,15 +154,14 @@ class Batcher:
                 batch, closed = self._take()
 
     def _take(self) -> tuple[_Batch, bool]:
-        """What has arrived, as far as it goes into one transaction. Where that is nothing nobody writes any more: until
-        somebody comes, or for good."""
+        """What has arrived. Where that is nothing nobody writes any more: until somebody comes, or for good."""
         with self._lock:
-            claims = [each for each in self._arrivals if isinstance(each, _Claim)]
-            settles = [each for each in self._arrivals if isinstance(each, _Settle)]
-            self._arrivals = [*settles[SETTLED_AT_ONCE:]]
-            if not claims and not settles:
+            arrived, self._arrivals = self._arrivals, []
+            if not arrived:
                 self._writing = self._closed
-            return _Batch(claims, settles[:SETTLED_AT_ONCE]), self._closed
+            closed = self._closed
+        claims = [each for each in arrived if isinstance(each, _Claim)]
+        return _Batch(claims, [each for each in arrived if isinstance(each, _Settle)]), closed
 
     def _work(self, batch: _Batch) -> None:
         """Until it is written: while Postgres is away there is nothing better to do than to try again."""

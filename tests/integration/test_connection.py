@@ -1,5 +1,6 @@
 """A transaction as one conversation: what it sends, when it waits, and what is left after an error."""
 
+import json
 import os
 import signal
 import threading
@@ -48,6 +49,16 @@ def test_what_nobody_reads_is_done_all_the_same(one: Engine) -> None:
         write(connection, 1)
         write(connection, 2)
     assert written(one) == [1, 2]
+
+
+def test_json_is_read_as_it_was_written_however_deep(one: Engine) -> None:
+    deep: object = 0.1
+    for _ in range(300):
+        deep = [deep]
+    for value in (deep, {"a": [1, -0.5, 10**30, 1e-7, None, True, "é \u2028 NaN"]}):
+        with transaction(one) as connection:
+            (row,) = query(connection, "select %(value)s::jsonb as value", value=json.dumps(value))
+        assert row["value"] == value
 
 
 def test_a_reply_can_be_read_after_the_commit(one: Engine) -> None:

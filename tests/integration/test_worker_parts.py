@@ -20,7 +20,7 @@ from shared_state.attempts import Settling
 from shared_state.engine import make_engine
 from shared_state.outbox import Wakeup
 from tests.integration.driver import Driver
-from workers.batcher import SETTLED_AT_ONCE, Batcher, Written
+from workers.batcher import Batcher, Written
 from workers.crew import Crew
 from workers.heartbeat import Heartbeat, StopReason
 from workers.slots import Slots
@@ -117,26 +117,6 @@ def test_who_comes_while_nobody_writes_writes_and_the_rest_is_written_together(
     together = driver.query("select distinct finished_at_xid from (select xmin as finished_at_xid from outputs) o")
     assert len(together) == 2  # transactions
     assert set(driver.states(task_id).values()) == {"succeeded"}
-
-
-def test_of_many_settlements_half_run_on_while_the_others_are_written(driver: Driver, batcher: Waiting) -> None:
-    """Else all slots would wait for one transaction; claims wait for the free slots, and go with the next."""
-    driver.submit([{"id": f"s{n:03}"} for n in range(SETTLED_AT_ONCE + 3)])
-    first, *many, last = refs(driver)
-    (first_claimed,), claimed = batcher.claim([first]), batcher.claim(many)
-    answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-
-    def ask_for_all(_: Any) -> None:
-        for each in claimed:
-            batcher.batcher.settle(Settling(each, Accept(output=1)), lambda written: answers.put(("settle", written)))
-        batcher.batcher.claim([last], lambda answer: answers.put(("claim", answer)))
-
-    batcher.batcher.settle(Settling(first_claimed, Accept(output=1)), ask_for_all)
-    told = [answers.get(timeout=10) for _ in range(SETTLED_AT_ONCE + 2)]
-    assert [kind for kind, _ in told] == ["claim"] + ["settle"] * (SETTLED_AT_ONCE + 1)
-    sizes = driver.query("select count(*) as n from outputs group by xmin::text::bigint order by xmin::text::bigint")
-    assert [row["n"] for row in sizes] == [1, SETTLED_AT_ONCE, 1]
-    assert batcher.settle(Settling(raised(told[0][1]).assignments[0], Accept(output=1)))
 
 
 def test_a_stop_leaves_nothing_that_has_arrived(driver: Driver, batcher: Waiting) -> None:

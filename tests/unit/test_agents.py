@@ -74,6 +74,7 @@ def deep(ctx): return deep(ctx)
 def nul(ctx): return {"a": [{"b": "x\\0y"}]}
 def nul_key(ctx): return {"a": {"x\\0": 1}}
 def escaped(ctx): return {"a": "\\\\u0000"}
+def worded(ctx): return {"a": "NaN, -Infinity"}
 def nul_reason(ctx): return Retry(reason="x\\0")
 def surrogate(ctx): return ["\\ud800"]
 def infinite(ctx): return {"a": float("inf")}
@@ -225,8 +226,9 @@ class TestFailures:
         assert where in refused.text
         assert "\0" not in refused.text
 
-    def test_text_that_only_looks_like_a_nul_passes(self) -> None:
+    def test_text_that_only_looks_like_what_cannot_be_stored_passes(self) -> None:
         assert call("escaped") == Done(output={"a": "\\u0000"})
+        assert call("worded") == Done(output={"a": "NaN, -Infinity"})
 
 
 @pytest.mark.usefixtures("agents")
