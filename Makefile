@@ -27,8 +27,8 @@ dev: $(READY) ## everything in one process tree, until Ctrl-C
 
 # Two at a time, each with servers of its own; what measures how whole houses of processes behave is alone.
 test: $(READY) ## the whole test suite, on real servers
-	$(BIN)/python -m pytest --ignore tests/acceptance -n 2 --dist loadfile
-	$(BIN)/python -m pytest tests/acceptance
+	$(BIN)/python -m pytest --ignore tests/acceptance -n 2 --dist loadfile; failed=$$?; \
+	$(BIN)/python -m pytest tests/acceptance && exit $$failed
 
 test-rabbitmq: $(READY) ## the acceptance tests on RabbitMQ (apt install rabbitmq-server) instead of Redis
 	ORCHESTRATOR_TEST_BROKER=amqp $(BIN)/python -m pytest tests/acceptance tests/integration/test_rabbitmq.py
