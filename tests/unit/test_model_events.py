@@ -65,6 +65,25 @@ def test_an_earlier_number_is_an_event_again_and_a_gap_is_damage() -> None:
         heard(first, third)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("output_text", "text"), ("refusal", "refusal"), ("function_call_arguments", "arguments")],
+)
+def test_pieces_that_are_not_numbered_have_to_be_the_whole_that_comes_after_them(kind: str, name: str) -> None:
+    def spoken(text: str, place: int) -> bytes:
+        return event(type=f"response.{kind}.delta", output_index=place, content_index=0, delta=text)
+
+    def whole(text: str, place: int) -> bytes:
+        return event(type=f"response.{kind}.done", output_index=place, content_index=0, **{name: text})
+
+    good = [spoken("ha", 0), spoken("ha", 0), spoken("no", 1), whole("haha", 0), whole("no", 1)]
+    assert heard(*good) == good
+    for bad in ([spoken("ha", 0), *good], good[1:], [*good[:2], *good[3:4], whole("", 1), spoken("x", 1), whole("y", 1)]):
+        with pytest.raises(Damaged, match="whole"):
+            heard(*bad)
+    assert heard(whole("ha", 0)) == [whole("ha", 0)], "where no pieces were sent there is nothing to compare"
+
+
 @pytest.mark.parametrize("gap", [b"\n\n", b"\r\n\r\n", b"\r\r"])
 def test_every_kind_of_line_end_separates_events(gap: bytes) -> None:
     given = [b'event: x\ndata: {"a": 1}', b"data: [DONE]"]

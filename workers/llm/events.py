@@ -14,10 +14,16 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "message_stop", "error"})
 _ONCE = frozenset({"message_start", "message_delta", "message_stop", "content_block_start", "content_block_stop"})
 """Events of the messages dialect of which two equal ones in a row are one event sent twice."""
+_WHOLE = {
+    "response.output_text": "text",
+    "response.refusal": "refusal",
+    "response.function_call_arguments": "arguments",
+}
+"""What the responses dialect sends in pieces (`.delta`) and then once more in whole (`.done`), under this name."""
 
 
 class Damaged(Exception):
-    """The events cannot be what the model sent: some are missing."""
+    """The events cannot be what the model sent: some are missing, or came twice."""
 
 
 class Unreadable(Damaged):
@@ -29,7 +35,7 @@ class Events:
 
     An event sent twice is known by its number (responses), by what makes each one different (`obfuscation`), or because
     it cannot come twice. Where none of these holds, as for a piece of text of most compatible servers, two equal events
-    are two pieces of text: models do repeat themselves.
+    are two pieces of text: models do repeat themselves. Where the whole comes after its pieces, they are compared.
     """
 
     def __init__(self) -> None:
@@ -39,6 +45,8 @@ class Events:
         self._rest = b""
         self._last = ""
         self._number = -1
+        self._pieces: dict[tuple[str, object, object], str] = {}
+        """What has come in pieces that are not numbered, by kind and place."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._rest += data
@@ -78,10 +86,24 @@ class Events:
             self._number = number
         elif text == self._last and _comes_once(data):
             return False
+        else:
+            self._compare(data)
         self._last = text
         self.count += 1
         self.ended = self.ended or _ends(data)
         return True
+
+
+    def _compare(self, data: dict[str, Any]) -> None:
+        """The pieces with the whole of them."""
+        kind, _, what = str(data.get("type")).rpartition(".")
+        if kind not in _WHOLE:
+            return
+        place = (kind, data.get("output_index"), data.get("content_index"))
+        if what == "delta":
+            self._pieces[place] = self._pieces.get(place, "") + str(data.get("delta"))
+        elif what == "done" and self._pieces.pop(place, None) not in (None, data.get(_WHOLE[kind])):
+            raise Damaged("the pieces are not the whole that came after them")
 
 
 def begins_as_events(lead: bytes) -> bool:
