@@ -85,8 +85,8 @@ def ordeal(seed: int, tape: int, exchange: Exchange) -> Ordeal:
     if tape % 12 == 11:
         return Ordeal((Broken(draw.choice(QUICK)),), endless=True, repeated=None)
     faults = draw_faults(draw, exchange, draw.choice([1, 1, 2, 3]))
-    # An old stream of the responses dialect numbers nothing, but says at its end what it was: one that does not fit is a
-    # damaged answer, and a tape has it only once.
+    # An old stream of the responses dialect numbers nothing, but says at its end what it was: what does not fit that is
+    # a damaged answer, and a tape has its answer only once.
     told = exchange.dialect == "responses" and b'"sequence_number"' not in exchange.body
     repeats = exchange.stream and draw.random() < 0.5 and not told
     repeated = Broken(Fault.REPEATED_CHUNK, at=draw.random()) if repeats else None

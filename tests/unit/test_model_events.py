@@ -78,7 +78,11 @@ def test_pieces_that_are_not_numbered_have_to_be_the_whole_that_comes_after_them
 
     good = [spoken("ha", 0), spoken("ha", 0), spoken("no", 1), whole("haha", 0), whole("no", 1)]
     assert heard(*good) == good
-    for bad in ([spoken("ha", 0), *good], good[1:], [*good[:2], *good[3:4], whole("", 1), spoken("x", 1), whole("y", 1)]):
+    for bad in (
+        [spoken("ha", 0), *good],
+        good[1:],
+        [*good[:2], *good[3:4], whole("", 1), spoken("x", 1), whole("y", 1)],
+    ):
         with pytest.raises(Damaged, match="whole"):
             heard(*bad)
     assert heard(whole("ha", 0)) == [whole("ha", 0)], "where no pieces were sent there is nothing to compare"

@@ -93,7 +93,6 @@ class Events:
         self.ended = self.ended or _ends(data)
         return True
 
-
     def _compare(self, data: dict[str, Any]) -> None:
         """The pieces with the whole of them."""
         kind, _, what = str(data.get("type")).rpartition(".")
