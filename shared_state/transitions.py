@@ -110,6 +110,7 @@ def acted(act: Act, about: About, actor: str, **ids: str | list[str] | None) -> 
 
 
 def _names(assignment: Assignment) -> dict[str, Any]:
+    trace_id = trace_id_of(assignment.traceparent)
     return {
         "tenant": assignment.tenant,
         "task_id": str(assignment.task_id),
@@ -117,5 +118,5 @@ def _names(assignment: Assignment) -> dict[str, Any]:
         "epoch": assignment.epoch,
         "attempt": assignment.attempt,
         "agent": assignment.agent,
-        "trace_id": trace_id_of(assignment.traceparent),
+        **({} if trace_id is None else {"trace_id": trace_id}),
     }

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -51,8 +52,9 @@ def main() -> int:
 
 def run(options: argparse.Namespace, rows: list[Row]) -> int:
     console = Console()
-    # What breaks a connection here is meant; the driver need not complain about it.
+    # What breaks here is meant: the driver need not complain, nor the product where it runs in this process.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     planned = plan_times(rows, options.minutes, options.seconds)
     total = sum(seconds + OVERHEAD_SECONDS for _, seconds in planned)
     console.print(f"seed {options.seed}: {len(rows)} rows, about {total / 60:.0f} minutes", highlight=False)
