@@ -35,8 +35,8 @@ _IDLE_SECONDS = 1.0
 """A connection that was not used for this long is tried before it is handed out: Postgres may have been restarted."""
 FIRST_STATEMENT = "orchestrator_first_statement"
 """The execution option of an engine whose every transaction begins with this: SQL and parameters, sent with BEGIN."""
-_LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
-"""In milliseconds."""
+_LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 10_000}
+"""In milliseconds. What a process holds that is frozen in the middle of a transaction, is free again after the last."""
 _PLANS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",

@@ -12,6 +12,8 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
+from celery.platforms import EX_OK
+from celery.worker import state as celery_state
 from opentelemetry.trace import set_tracer_provider
 from sqlalchemy import Engine
 
@@ -150,6 +152,8 @@ class WorkerProcess:
         signals.worker_shutting_down.connect(self._on_shutdown, weak=False)
         # Any receiver of this signal keeps Celery from setting up logging by itself.
         signals.setup_logging.connect(_keep_logging, weak=False)
+        # From its first report on others count on it, and tell it to stop; Celery listens only once it has started.
+        signal.signal(signal.SIGTERM, _stop_once_started)
         presence_thread = threading.Thread(target=self._report, name="presence", daemon=True)
         presence_thread.start()
         worker = self.celery.Worker(
@@ -255,6 +259,10 @@ class WorkerProcess:
 
 def _store(engine: Engine, bodies: Bodies | None, tenant: str) -> ArtifactStore:
     return ArtifactStore(engine, tenant, bodies)
+
+
+def _stop_once_started(*_: object) -> None:
+    celery_state.should_stop = EX_OK
 
 
 def _keep_logging(**_: Any) -> None:

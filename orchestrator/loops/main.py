@@ -98,6 +98,14 @@ def webhook_of(settings: Settings) -> Webhook | None:
 
 def run_loops(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises `Misconfigured` once the schema no longer serves this release."""
+    stop, wake_relay = threading.Event(), threading.Event()
+
+    def finish(*_: object) -> None:
+        stop.set()
+
+    # First of all: who is told to stop while it starts ends as cleanly as later.
+    signal.signal(signal.SIGTERM, finish)
+    signal.signal(signal.SIGINT, finish)
     tracing = open_tracing("orchestrator-loops")
     registry = make_registry()
     metrics = LoopMetrics(registry)
@@ -108,7 +116,6 @@ def run_loops(settings: Settings) -> None:
     # A pool of its own, whose one connection holds the inspector's lock.
     inspecting = make_engine(settings.database_url, pool_size=1, application="orchestrator-inspector")
     Pools(registry, [("loops", engine)])
-    stop, wake_relay = threading.Event(), threading.Event()
     refusals: list[str] = []
 
     def schema_pass() -> bool:
@@ -119,11 +126,6 @@ def run_loops(settings: Settings) -> None:
             stop.set()
         return False
 
-    def finish(*_: object) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, finish)
-    signal.signal(signal.SIGINT, finish)
     wakes = {"relay": wake_relay}
     threads = [
         threading.Thread(

@@ -1,4 +1,5 @@
--- Leases that lapsed, with what the decision about them needs. Read without a lock: settling checks again.
+-- Leases that lapsed, with what the decision about them needs. What somebody is at just now is left for the next pass:
+-- a worker that is frozen in the middle of its transaction must not keep all others' steps from being recovered.
 select s.id as step_id, s.epoch, s.tenant_id, s.task_id, s.key, s.attempt_count, s.rejection_count, s.question_count,
     case s.state when 'reviewing' then 'reviewer' else s.role end as role,
     case s.state when 'reviewing' then s.reviewer else s.agent end as agent,
@@ -9,4 +10,7 @@ join tasks t on t.id = s.task_id
 join attempts a on a.step_id = s.id and a.epoch = s.epoch
 where s.lease_until < statement_timestamp() -- guard: lapsed
 order by s.lease_until
-limit %(limit)s;
+limit %(limit)s
+for no key update of s
+    skip locked -- guard: nobody is waited for
+;

@@ -49,6 +49,7 @@ def make_house(
             made.append(house)
             house.start_loops()
             house.start_workers(*workers)
+            house.await_loops()
             return house
 
         yield make

@@ -89,6 +89,10 @@ class House:
     def start_loops(self, **settings: object) -> None:
         self._start(LOOPS, ["-m", "orchestrator", "loops"], self.settings.model_copy(update=settings))
 
+    def await_loops(self) -> None:
+        """Until they have said that they run."""
+        self.until(lambda: "loops.started" in self.processes[LOOPS].log.tail(100_000), "the loops run", 30)
+
     def start_api(self, **settings: object) -> None:
         """It listens on the port of the settings, once it answers."""
         self._start(API, ["-m", "orchestrator", "api"], self.settings.model_copy(update=settings))

@@ -55,3 +55,10 @@ def test_a_worker_drains(house: House, team: str) -> None:
     assert house.violations() == []
     house.signal(second, signal.SIGTERM)
     assert house.exit_code(second, 10) == 0
+
+
+def test_a_worker_told_to_stop_while_it_starts_ends_as_one_that_has_drained(house: House) -> None:
+    house.start_workers("hasty")
+    house.signal("hasty", signal.SIGTERM)
+    assert house.exit_code("hasty", 15) == 0, house.tail("hasty")
+    assert {row["state"] for row in house.query("select state from workers where name = 'hasty'")} == {"gone"}

@@ -123,6 +123,19 @@ def test_a_dead_workers_steps_are_ready_at_once(driver: Driver) -> None:
     assert driver.settle(b)[0]
 
 
+def test_a_worker_frozen_in_the_middle_of_a_transaction_keeps_no_others_steps_from_being_recovered(
+    driver: Driver,
+) -> None:
+    driver.submit([{"id": "a"}, {"id": "b"}])
+    (a, _) = sorted(driver.claim(), key=lambda each: each.key)
+    driver.lapse()
+    with transaction(driver.engine) as frozen:
+        query(frozen, "update steps set lease_until = lease_until where id = %(id)s", id=a.step_id)
+        assert sweep.sweep(driver.engine)[0] == 1
+    assert driver.query("select key from steps where lease_until is not null") == [{"key": "a"}]
+    assert sweep.sweep(driver.engine)[0] == 1
+
+
 def test_a_lapsed_lease_of_another_worker_is_not_told_to_have_died_with_it(driver: Driver) -> None:
     driver.submit([{"id": "a"}, {"id": "b"}])
     driver.claim("a", worker="w1")
