@@ -44,7 +44,8 @@ class _Swept:
 
 def sweep(engine: Engine, *, limit: int = 200, tracing: Tracing | None = None) -> tuple[int, list[Wakeup]]:
     """Recover lapsed leases and end overdue tasks. Returns how many leases were recovered, and what to publish."""
-    swept = retrying(engine, lambda connection: _sweep_leases(connection, limit))
+    rows = _lapsed_now(engine, limit)
+    swept = retrying(engine, lambda connection: _sweep_leases(connection, rows)) if rows else _Swept(Settled(frozenset(), []), [])
     crash_point("C31", when=swept.settled.done)
     _tell(swept, tracing)
     cancel_overdue(engine)
@@ -54,7 +55,7 @@ def sweep(engine: Engine, *, limit: int = 200, tracing: Tracing | None = None) -
 def expire_worker(engine: Engine, worker: str, *, dead: bool = True, tracing: Tracing | None = None) -> list[Wakeup]:
     """Recover at once what a worker process held that is known to be gone; returns what to publish."""
 
-    def work(connection: Connection) -> _Swept:
+    def lapse(connection: Connection) -> None:
         query(
             connection,
             """update steps set lease_until = clock_timestamp() - interval '1 millisecond'
@@ -64,19 +65,22 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True, tracing: Tr
         _publish_again(connection)
         if dead:
             query(connection, "update workers set state = 'gone' where name = %(worker)s", worker=worker)
-        rows = [row for row in run(connection, "expired", limit=1000) if row["worker"] == worker]
-        return _settle(connection, rows, "worker.died")
 
-    swept = retrying(engine, work)
+    retrying(engine, lapse)
+    rows = [row for row in _lapsed_now(engine, 1000) if row["worker"] == worker]
+    swept = retrying(engine, lambda connection: _settle(connection, rows, "worker.died"))
     _tell(swept, tracing)
     return swept.settled.wakeups
 
 
-def _sweep_leases(connection: Connection, limit: int) -> _Swept:
-    rows = run(connection, "expired", limit=limit)
-    if rows:
-        _publish_again(connection)
-        crash_point("C18")
+def _lapsed_now(engine: Engine, limit: int) -> Sequence[Mapping[str, Any]]:
+    """In a transaction of its own, which lets go of the rows again: settling locks tasks first, then steps."""
+    return retrying(engine, lambda connection: run(connection, "expired", limit=limit))
+
+
+def _sweep_leases(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> _Swept:
+    _publish_again(connection)
+    crash_point("C18")
     return _settle(connection, rows, "lease.expired")
 
 

@@ -1,5 +1,5 @@
--- Leases that lapsed, with what the decision about them needs. What somebody is at just now is left for the next pass:
--- a worker that is frozen in the middle of its transaction must not keep all others' steps from being recovered.
+-- Leases that lapsed, with what the decision about them needs; settling checks again. What somebody is at just now is left
+-- for the next pass: who is frozen in the middle of a transaction must not keep others' steps from being recovered.
 select s.id as step_id, s.epoch, s.tenant_id, s.task_id, s.key, s.attempt_count, s.rejection_count, s.question_count,
     case s.state when 'reviewing' then 'reviewer' else s.role end as role,
     case s.state when 'reviewing' then s.reviewer else s.agent end as agent,
