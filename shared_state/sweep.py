@@ -45,7 +45,9 @@ class _Swept:
 def sweep(engine: Engine, *, limit: int = 200, tracing: Tracing | None = None) -> tuple[int, list[Wakeup]]:
     """Recover lapsed leases and end overdue tasks. Returns how many leases were recovered, and what to publish."""
     rows = _lapsed_now(engine, limit)
-    swept = retrying(engine, lambda connection: _sweep_leases(connection, rows)) if rows else _Swept(Settled(frozenset(), []), [])
+    swept = _Swept(Settled(frozenset(), []), [])
+    if rows:
+        swept = retrying(engine, lambda connection: _sweep_leases(connection, rows))
     crash_point("C31", when=swept.settled.done)
     _tell(swept, tracing)
     cancel_overdue(engine)
