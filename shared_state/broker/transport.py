@@ -35,8 +35,10 @@ from shared_state.broker.frames import headers_in, parse_frame
 from shared_state.broker.quarantine import RAW_LIMIT_BYTES, Quarantine, describe
 
 T = TypeVar("T")
-ACKNOWLEDGE_SECONDS = 0.05
-"""How long what was acknowledged may wait for a message to travel with."""
+TELL_SECONDS = 0.05
+"""How long Redis may go without being told what was taken and what was acknowledged."""
+BACKLOG_SECONDS = 0.005
+"""A message that came within so much of being asked for had waited, and others may have."""
 _SHARE = 4
 """Of a backlog a worker takes at most this part at once: the rest is for the others."""
 _TAKE_SHARE = """
@@ -60,8 +62,10 @@ class _Frame(dict[str, object]):
 class SafeQoS(kombu_redis.QoS):
     """Acknowledgements: takes nothing more while the quarantine is full, and survives entries that are not ours.
 
-    Messages taken together are noted together, and what is acknowledged travels with them, or by itself soon after: a
-    round trip for each would cost as much as everything else that consuming a message takes.
+    Redis is told together, a moment later, what was taken and what is over: a round trip for each message would cost as
+    much as everything else that consuming it takes, and what is soon over is never noted at all. A worker killed before
+    is to Redis like one killed on the way: what it had taken, the relay sends again, as it does long before Redis
+    hands out a note. A message that was rejected is noted before anything else: nobody would send it again.
     """
 
     channel: "SafeChannel"
@@ -71,7 +75,7 @@ class SafeQoS(kombu_redis.QoS):
         self._noted: dict[str, str | bytes] = {}
         self._gathering = False
         self._acknowledged: deque[str] = deque()
-        self._told_at = 0.0
+        self._untold_since: float | None = None
 
     def can_consume(self) -> bool:
         return not self.channel.quarantine.is_full and bool(super().can_consume())
@@ -80,30 +84,34 @@ class SafeQoS(kombu_redis.QoS):
         """Note a message as unacknowledged, so that it can be restored."""
         self._noted[delivery_tag] = _held(message)
         virtual.QoS.append(self, message, delivery_tag)
+        self._delay()
         if not self._gathering:
             self._tell()
 
-    def take(self, key: bytes, queue: str, first: bytes) -> None:
-        """Deliver what was popped from `key` of `queue`, and of a backlog there as much as there is room for."""
+    def take(self, key: bytes, queue: str, first: bytes, *, backlog: bool = True) -> None:
+        """Deliver what was popped from `key` of `queue`, and of a `backlog` there as much as there is room for."""
         self._gathering = True
         try:
             self.channel.deliver(key, queue, first)
             # What is not consumed any more has gone back to its queue: not to be taken again.
-            more = deque(self._tell(more_of=key if queue in self.channel.active_queues else None))
+            more = deque(self._tell(more_of=key) if backlog and queue in self.channel.active_queues else ())
             try:
                 while more:
                     self.channel.deliver(key, queue, more.popleft())
             finally:
                 if more:
                     self.channel.plain_client.rpush(key, *reversed(more))
-                self._tell()
+                if self.channel.quarantine.waiting:
+                    self._tell()
         finally:
             self._gathering = False
 
     def ack(self, delivery_tag: str) -> None:
         """Over a connection that is gone there is nothing to say: Redis lost the message, or gave it back already."""
         if not self.channel.is_cut_off:
-            self._acknowledged.append(delivery_tag)
+            if self._noted.pop(delivery_tag, None) is None:
+                self._acknowledged.append(delivery_tag)
+                self._delay()
             virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -112,14 +120,19 @@ class SafeQoS(kombu_redis.QoS):
             self._tell()
         super().reject(delivery_tag, requeue=requeue)
 
-    def acknowledge(self, *, after_seconds: float = 0.0) -> None:
-        """Tell Redis what was acknowledged, where it was last told longer ago than `after_seconds`."""
-        due = time.monotonic() - self._told_at >= after_seconds
-        if self._acknowledged and due and not self.channel.is_cut_off:
+    def tell(self, *, after_seconds: float = 0.0) -> None:
+        """Tell Redis what it does not know yet, where there has been something for so long."""
+        since = self._untold_since
+        if since is not None and time.monotonic() - since >= after_seconds and not self.channel.is_cut_off:
             self._tell()
+
+    def _delay(self) -> None:
+        if self._untold_since is None:
+            self._untold_since = time.monotonic()
 
     def _tell(self, more_of: bytes | None = None) -> list[bytes]:
         """Note, then acknowledge: a message may be over before it is noted. Returns what was taken of `more_of`."""
+        self._untold_since = None
         if not (self._noted or self._acknowledged or more_of):
             return []
         noted, self._noted = self._noted, {}
@@ -150,8 +163,8 @@ class SafeQoS(kombu_redis.QoS):
             self.channel.with_right_types(self._types(), tell)
         except BaseException:
             self._acknowledged.extendleft(reversed(over))
+            self._delay()
             raise
-        self._told_at = time.monotonic()
         return taken
 
     def _room(self) -> int:
@@ -238,11 +251,11 @@ class SafeChannel(kombu_redis.Channel):
             return work()
 
     def close(self) -> None:
-        """What was acknowledged and not yet told would be handed out again."""
+        """What was acknowledged would be handed out again, and what was taken would not go back to its queue."""
         if self._qos is not None:
             # kombu closes the rest whatever happens here.
             with suppress(Exception):
-                self._qos.acknowledge()
+                self._qos.tell()
         super().close()
 
     def _disconnect_pools(self) -> None:
@@ -271,7 +284,8 @@ class SafeChannel(kombu_redis.Channel):
             key, raw = popped
             queue = key.decode("utf-8").rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            self.qos.take(key, queue, raw)
+            waited = time.monotonic() - self._brpop_sent_at
+            self.qos.take(key, queue, raw, backlog=waited < BACKLOG_SECONDS)
             return True
         finally:
             self._in_poll = None
@@ -353,12 +367,12 @@ class SafeTransport(kombu_redis.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)
-        loop.on_tick.add(self._acknowledge)
+        loop.on_tick.add(self._tell)
 
-    def _acknowledge(self) -> None:
+    def _tell(self) -> None:
         """At every turn of the event loop, also while no queue is consumed any more."""
         for channel in self.channels:
-            channel.qos.acknowledge(after_seconds=ACKNOWLEDGE_SECONDS)
+            channel.qos.tell(after_seconds=TELL_SECONDS)
 
 
 def _rename_unless(client: Any, key: str, expected: str, aside: str) -> str | None:

@@ -49,10 +49,10 @@ class Consumer:
             message = Message(id=uuid4(), kind=MessageKind.EXECUTE, queue=QUEUE, steps=steps)
             self.client.lpush(QUEUE, make_frame(pack(message, self._keys, "test")))
 
-    def take(self) -> None:
+    def take(self, *, backlog: bool = True) -> None:
         """As if BRPOP had just given the first."""
         first: Any = self.client.rpop(QUEUE)
-        self.channel.qos.take(KEY, QUEUE, first)
+        self.channel.qos.take(KEY, QUEUE, first, backlog=backlog)
 
     @property
     def waiting(self) -> list[Any]:
@@ -61,7 +61,13 @@ class Consumer:
 
     @property
     def noted(self) -> set[Any]:
-        """The delivery tags under which Redis keeps what is not acknowledged."""
+        """The delivery tags under which Redis keeps what is not acknowledged, once it has been told."""
+        self.channel.qos.tell()
+        return self.held
+
+    @property
+    def held(self) -> set[Any]:
+        """What Redis keeps as it is now."""
         entries: Any = self.client.hkeys("unacked")
         index: Any = self.client.zrange("unacked_index", 0, -1)
         assert sorted(entries) == sorted(index)
@@ -126,9 +132,50 @@ def test_what_is_over_at_once_is_not_left_noted(consumer: Consumer) -> None:
     consumer.push(100)
     consumer.on_message = lambda message: message.ack()
     consumer.take()
-    consumer.channel.qos.acknowledge()
     assert len(consumer.given) > ROOM
     assert consumer.noted == set()
+
+
+def test_who_waited_for_a_message_takes_no_more_of_what_came_meanwhile(consumer: Consumer) -> None:
+    consumer.push(100)
+    consumer.take(backlog=False)
+    assert len(consumer.given) == 1
+
+
+def test_what_is_over_soon_is_never_noted(consumer: Consumer) -> None:
+    """Nor said to be over: Redis hears nothing of it."""
+    consumer.client.config_resetstat()
+    consumer.push(3)
+    for _ in range(3):
+        consumer.take(backlog=False)
+    for message in consumer.given:
+        message.ack()
+    consumer.channel.qos.tell()
+    assert consumer.held == set()
+    said = consumer.client.info("commandstats")
+    assert not {f"cmdstat_{name}" for name in ("hset", "zadd", "hdel", "zrem")} & said.keys()
+
+
+def test_what_takes_longer_is_noted_at_its_time(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("shared_state.broker.transport.time.monotonic", lambda: now[0])
+    consumer.push(1)
+    consumer.take(backlog=False)
+    now[0] += 0.04
+    consumer.channel.qos.tell(after_seconds=0.05)
+    assert consumer.held == set()
+    now[0] += 0.02
+    consumer.channel.qos.tell(after_seconds=0.05)
+    assert consumer.held == tags(consumer)
+
+
+def test_what_was_taken_and_not_noted_goes_back_when_the_connection_is_closed(consumer: Consumer) -> None:
+    consumer.push(3)
+    before = consumer.waiting
+    for _ in range(3):
+        consumer.take(backlog=False)
+    consumer.close()
+    assert bodies(consumer.waiting) == bodies(before)
 
 
 def test_what_nobody_consumes_any_more_goes_back(consumer: Consumer) -> None:
