@@ -1,4 +1,4 @@
-"""A worker process: wires the house, registers one handler per message kind, runs Celery's thread pool, drains."""
+"""A worker process: wires the house, registers one handler per message kind, runs Celery's event loop, drains."""
 
 import gc
 import os
@@ -23,6 +23,7 @@ from contracts.topology import HANDLER_OF_KIND, QUEUE_OF_ROLE
 from shared_state import dead_letters, outbox, presence
 from shared_state.artifacts import ArtifactStore, Bodies, open_bodies
 from shared_state.broker.app import make_app, signing_keys
+from shared_state.broker.pool import LoopPool, outlive
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import Quarantine
 from shared_state.crash_points import crash_point
@@ -158,7 +159,7 @@ class WorkerProcess:
         presence_thread.start()
         worker = self.celery.Worker(
             hostname=f"{self.name}@{socket.gethostname()}",
-            pool="threads",
+            pool=LoopPool,
             concurrency=self._settings.worker_slots,
             queues=self._queues,
             task_events=True,
@@ -283,8 +284,12 @@ def _trace_handlers(tracing: Tracing) -> None:
 
 def register_handlers(app: Celery, delivery: Delivery) -> None:
     """One handler per message kind, all the same path; the names are the wire's, not this module's."""
+
+    def handle(wire: object) -> None:
+        delivery.handle(wire, outlive())
+
     for name in HANDLER_OF_KIND.values():
-        app.task(delivery.handle, name=name, ignore_result=True)
+        app.task(handle, name=name, ignore_result=True)
 
 
 def run_worker(settings: Settings, names: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ class _Batch:
 class Batcher:
     """Answers come as a call of `then` after the commit, in whichever thread has written: be quick and do not raise.
 
-    `claim` and `settle` may wait for the database; what is asked for in an answer never does.
+    `claim` and `settle` may wait for the database; what is asked for in an answer, or `elsewhere`, never does.
     """
 
     def __init__(
@@ -110,9 +110,15 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def claim(self, refs: Sequence[StepRef], then: Callable[[Claimed | Exception], None]) -> None:
-        """Claim what is to be had of `refs`."""
-        self._write(_Claim(refs, then))
+    def claim(
+        self,
+        refs: Sequence[StepRef],
+        then: Callable[[Claimed | Exception], None],
+        *,
+        elsewhere: Callable[[list[Callable[[], None]]], None] | None = None,
+    ) -> None:
+        """Claim what is to be had of `refs`. Who may not wait for the database says how to have it done `elsewhere`."""
+        self._write(_Claim(refs, then), elsewhere)
 
     def settle(self, settling: Settling, then: Callable[[Written | Exception], None], *, take_on: bool = False) -> None:
         """Write one settlement; `then` gets the error that the data itself causes, if any."""
@@ -128,13 +134,24 @@ class Batcher:
             self._more.release()
         self._thread.join(timeout=10)
 
-    def _write(self, request: _Claim | _Settle) -> None:
+    def _write(
+        self, request: _Claim | _Settle, elsewhere: Callable[[list[Callable[[], None]]], None] | None = None
+    ) -> None:
         """Here and now, or by whoever is writing."""
         with self._lock:
             self._arrivals.append(request)
             if self._writing:
                 return
             self._writing = True
+        if elsewhere is None:
+            self._write_arrived()
+            return
+        try:
+            elsewhere([self._write_arrived])
+        except RuntimeError:  # the machine has no more threads: there is one that writes
+            self._more.release()
+
+    def _write_arrived(self) -> None:
         try:
             self._work(self._take()[0])
         finally:

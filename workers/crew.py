@@ -1,8 +1,8 @@
 """The crew: threads that run attempts, as many as have something to do at the same time.
 
-Whoever takes work and sees more of it wakes one other. So a burst of short attempts is done by one or two threads,
-without a switch for each, while attempts that wait for something get a thread each. What an attempt's end brings is
-taken up by its own thread.
+Whoever takes work and sees more of it calls one other, unless one that was called has not come yet. So a burst of short
+attempts is done by one or two threads, without a switch for each, while attempts that wait for something get a thread
+each. What an attempt's end brings is taken up by its own thread.
 """
 
 import threading
@@ -20,6 +20,8 @@ class Crew:
         self._waiting: deque[Work] = deque()
         self._idle: list[threading.Lock] = []
         self._here = threading.local()
+        self._is_called = False
+        """Whether a thread is on its way: it will look for work, and call the next if there is more."""
         self._closed = False
 
     def put(self, works: Iterable[Work]) -> None:
@@ -27,7 +29,7 @@ class Crew:
         at_work = getattr(self._here, "at_work", False)
         with self._lock:
             self._waiting.extend(works)
-            call = self._next_call() if self._waiting and not at_work else None
+            call = None if at_work else self._next_call()
         if call:
             call()
 
@@ -39,21 +41,32 @@ class Crew:
         for bell in idle:
             bell.release()
 
-    def _next_call(self) -> Callable[[], None]:
-        """How to get one more thread to work; to be called without the lock."""
+    def _next_call(self) -> Callable[[], None] | None:
+        """How to get one more thread to work, if there is need; to be called without the lock, which this needs."""
+        if not self._waiting or self._is_called:
+            return None
+        self._is_called = True
         return self._idle.pop().release if self._idle else self._hire
 
     def _hire(self) -> None:
-        threading.Thread(target=self._serve, name="step", daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, name="step", daemon=True).start()
+        except BaseException:  # the machine has no more threads: somebody who comes free has to do it
+            with self._lock:
+                self._is_called = False
+            raise
 
     def _serve(self) -> None:
         self._here.at_work = True
         bell = threading.Lock()
         bell.acquire()
+        has_come = True
         while True:
             with self._lock:
+                if has_come:
+                    self._is_called = False
                 work = self._waiting.popleft() if self._waiting else None
-                call = self._next_call() if self._waiting else None
+                call = self._next_call()
                 if work is None:
                     if self._closed:
                         return
@@ -64,3 +77,4 @@ class Crew:
                 work()
             else:
                 bell.acquire()
+            has_come = work is None

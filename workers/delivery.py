@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -42,6 +43,7 @@ log = structlog.get_logger("delivery")
 
 CHAIN_LIMIT = 10
 """After so many steps taken on one after the other a slot goes back to the queue's turn: others wait there."""
+_MESSAGES_LIMIT = 10_000
 PATIENCE_SECONDS = 1.0
 """How long the steps of a message wait here for free slots before other workers get a chance."""
 
@@ -85,30 +87,27 @@ class House:
 
 
 class _Parcel:
-    """One delivery: over when every step that it names, and every step taken on after one of them, is settled."""
+    """One delivery: over when it is shared out, and every step that it names or that was taken on after one of them is
+    settled."""
 
-    def __init__(self, span: SpanContext = INVALID_SPAN_CONTEXT) -> None:
+    def __init__(self, over: Callable[[], None], span: SpanContext = INVALID_SPAN_CONTEXT) -> None:
         self.span = span
         """Of the handler, which its attempts are linked to: their parents are their tasks', and may be several."""
-        self._open = 0
+        self._over = over
+        self._open = 1
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._over.set()
 
     def add(self, count: int) -> None:
         with self._lock:
             self._open += count
-            if self._open:
-                self._over.clear()
 
     def remove(self) -> None:
         with self._lock:
             self._open -= 1
-            if not self._open:
-                self._over.set()
-
-    def wait(self) -> None:
-        self._over.wait()
+            is_over = not self._open
+        if is_over:
+            crash_point("C30")
+            self._over()
 
 
 @dataclass(frozen=True)
@@ -129,32 +128,51 @@ class Delivery:
         self._house = house
         self._slots = house.slots
         self._crew = Crew()
+        # Each waits for slots, for one message: as many as are in flight, which Celery sees to.
+        self._patient = ThreadPoolExecutor(_MESSAGES_LIMIT, thread_name_prefix="slots")
         self._draining = threading.Event()
 
-    def handle(self, wire: object) -> None:
-        """One delivery: returns, and is acknowledged, when every step it names is settled or not ours."""
+    def handle(self, wire: object, over: Callable[[], None]) -> None:
+        """One delivery. Never waits; `over` is called, in any thread, when every step it names is settled or not ours.
+
+        Raises `InvalidMessage`; then `over` is not called.
+        """
         waiting = message_in(wire, self._house.keys).steps
         crash_point("C06")
-        parcel = _Parcel() if self._house.tracing is None else _Parcel(telemetry.current())
-        while waiting and not self._draining.is_set():
-            taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
-            if not taken or self._draining.is_set():
-                self._slots.give(taken)
-                break
+        parcel = _Parcel(over) if self._house.tracing is None else _Parcel(over, telemetry.current())
+        taken = 0 if self._draining.is_set() else self._slots.take_free(len(waiting))
+        if taken:
             parcel.add(1)
-            self._house.batcher.claim(waiting[:taken], partial(self._claimed, parcel, taken))
-            waiting = waiting[taken:]
-        if waiting:
-            self._hand_back(waiting)
-        parcel.wait()
-        crash_point("C30")
+            then = partial(self._claimed, parcel, taken)
+            self._house.batcher.claim(waiting[:taken], then, elsewhere=self._crew.put)
+        if taken < len(waiting):
+            self._patient.submit(self._share_out, parcel, waiting[taken:])
+        else:
+            parcel.remove()
 
     def drain(self) -> None:
         """Claim nothing more. What a message still names stays ready in Postgres and is published again."""
         self._draining.set()
 
     def close(self) -> None:
+        self._patient.shutdown()
         self._crew.close()
+
+    def _share_out(self, parcel: _Parcel, waiting: Sequence[StepRef]) -> None:
+        """Claim as slots come free; what has waited long enough others may have."""
+        try:
+            while waiting and not self._draining.is_set():
+                taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
+                if not taken or self._draining.is_set():
+                    self._slots.give(taken)
+                    break
+                parcel.add(1)
+                self._house.batcher.claim(waiting[:taken], partial(self._claimed, parcel, taken))
+                waiting = waiting[taken:]
+            if waiting:
+                self._hand_back(waiting)
+        finally:
+            parcel.remove()
 
     def _hand_back(self, refs: Sequence[StepRef]) -> None:
         try:

@@ -103,18 +103,9 @@ class Worker:
         return self.driver.created(Submission(team="delivered", plan=Plan.model_validate(plan)))
 
     def deliver(self, message: Message | None = None) -> "Future[None]":
-        """Handle a message in a thread, as Celery would; without one, a message that names all that is ready."""
-        wire = encode(message or named(self.driver), KEYS)
+        """Handle a message; without one, a message that names all that is ready."""
         handled: Future[None] = Future()
-
-        def handle() -> None:
-            try:
-                handled.set_result(self.delivery.handle(wire))
-            except BaseException as error:  # carried over to the test
-                handled.set_exception(error)
-
-        # A handler that never ends fails its test and does not hold up the others.
-        threading.Thread(target=handle, daemon=True).start()
+        self.delivery.handle(encode(message or named(self.driver), KEYS), lambda: handled.set_result(None))
         return handled
 
     def relayed(self) -> list[Message]:

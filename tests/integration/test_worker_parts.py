@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -316,3 +318,36 @@ def test_what_the_end_of_a_work_brings_is_taken_up_by_its_own_thread() -> None:
         assert threads.get(timeout=10) == threads.get(timeout=10)
     finally:
         crew.close()
+
+
+def test_who_was_called_and_has_not_come_is_not_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew()
+    hired: list[Any] = []
+    done: SimpleQueue[int] = SimpleQueue()
+    monkeypatch.setattr(
+        "workers.crew.threading.Thread",
+        lambda **options: SimpleNamespace(start=lambda: hired.append(options["target"])),
+    )
+    for number in range(5):
+        crew.put([partial(done.put, number)])
+    assert len(hired) == 1
+    monkeypatch.undo()
+    threading.Thread(target=hired.pop(), daemon=True).start()
+    assert sorted(done.get(timeout=10) for _ in range(5)) == list(range(5))
+    crew.close()
+
+
+def test_where_there_are_no_more_threads_the_next_call_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew()
+    done: SimpleQueue[int] = SimpleQueue()
+
+    def refuse(**_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr("workers.crew.threading.Thread", refuse)
+        with pytest.raises(RuntimeError):
+            crew.put([partial(done.put, 1)])
+    crew.put([partial(done.put, 2)])
+    assert sorted(done.get(timeout=10) for _ in range(2)) == [1, 2]
+    crew.close()
