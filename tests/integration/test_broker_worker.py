@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from contracts.topology import HANDLER_OF_KIND, MessageKind
 from orchestrator.embedded import EmbeddedRedis
 from shared_state.broker.app import make_app
 from shared_state.broker.frames import make_frame
+from shared_state.broker.pool import LoopPool, outlive
 from shared_state.broker.publisher import Publisher
 from shared_state.broker.quarantine import BadMessage, Quarantine
 from shared_state.broker.wire import CONTENT_ENCODING, CONTENT_TYPE, CheckedEnvelope, pack
@@ -70,17 +72,23 @@ def run_worker(url: str, folder: Path) -> None:
         app.conf.broker_transport = None
         app.conf.broker_transport_options.clear()
 
+    threads = ThreadPoolExecutor(SLOTS)
+
     def handle(envelope: dict[str, Any]) -> None:
+        threads.submit(work, envelope, outlive())
+
+    def work(envelope: dict[str, Any], over: Callable[[], None]) -> None:
         """The epoch says for how many milliseconds to work."""
         write(folder / "given", type(envelope).__name__)
         write(folder / "begun", envelope["id"])
         time.sleep(envelope["steps"][0]["epoch"] / 1000)
         write(folder / "done", envelope["id"])
+        over()
 
     for kind in (MessageKind.EXECUTE, MessageKind.REVIEW):
         app.task(name=HANDLER_OF_KIND[kind])(handle)
     worker = app.Worker(
-        pool="threads",
+        pool=LoopPool,
         concurrency=SLOTS,
         hostname=f"{folder.name}@test",
         without_gossip=True,
