@@ -25,7 +25,8 @@ BODY_SECONDS = 2.0
 AGAIN_SECONDS = 3.5
 STEPS = 90
 """At once; the frozen worker holds nearly all of them."""
-FREEZES_LIMIT = 10
+FREEZES_LIMIT = 20
+"""On RabbitMQ the other worker, though it is stopped, is given half of the messages, and so a freeze finds few."""
 FROZEN, OTHER = "frozen", "other"
 Key = tuple[str, int]
 """Step and epoch."""
@@ -40,7 +41,7 @@ def house(make_house: MakeHouse) -> House:
     return house
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_what_a_frozen_worker_finishes_is_refused_every_time(
     house: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
