@@ -99,16 +99,17 @@ class Ours:
         return self._submit([tasks.Submission(team=self.team, plan=plan)])[0]
 
     def finished(self, ids: Collection[str]) -> set[str]:
-        # `offset 0` keeps the condition out of the choice of an index: by key, however many tasks have ended.
+        # `offset 0` keeps the condition out of the choice of an index: by key, however many tasks have ended. An array
+        # as one text is adapted in a tenth of the time of a list.
         rows = self._eye.execute(
-            """select id, state from (select * from tasks where id = any(%s::uuid[]) offset 0) t
+            """select id::text, state from (select * from tasks where id = any(%s::uuid[]) offset 0) t
             where finished_at is not null""",
-            [list(ids)],
+            ["{" + ",".join(ids) + "}"],
         ).fetchall()
         for task_id, state in rows:
             if state != "succeeded":
                 raise RuntimeError(f"task {task_id} of a benchmark has {state}")
-        return {str(task_id) for task_id, _ in rows}
+        return {task_id for task_id, _ in rows}
 
     def wait(self, task_id: str) -> None:
         """Until a task has ended. Raises `Stalled` after a minute."""
