@@ -320,7 +320,7 @@ class _Transaction:
         }
         offered = [each for each in ready if each.queue in self._queues and each.step_id not in failed]
         share = -(-len(offered) // self._peers)
-        self._spare = self._slots.take_free(share - len(self._takers))
+        self._spare = self._slots.take(share - len(self._takers))
         return offered[: len(self._takers) + self._spare]
 
 

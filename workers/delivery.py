@@ -8,13 +8,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 import structlog
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, Span, SpanContext, use_span
+from opentelemetry.trace import Span, use_span
 
 from contracts.assignments import Assignment
 from contracts.context import Artifacts, Progress
@@ -36,6 +35,7 @@ from workers.crew import Crew
 from workers.gates.outcome import gate
 from workers.heartbeat import Heartbeat, Lease, StopReason
 from workers.isolation import Ran
+from workers.line import Line, Parcel
 from workers.metrics import WorkerMetrics
 from workers.slots import Slots
 
@@ -43,9 +43,6 @@ log = structlog.get_logger("delivery")
 
 CHAIN_LIMIT = 10
 """After so many steps taken on one after the other a slot goes back to the queue's turn: others wait there."""
-_MESSAGES_LIMIT = 10_000
-PATIENCE_SECONDS = 1.0
-"""How long the steps of a message wait here for free slots before other workers get a chance."""
 
 
 class Runner(Protocol):
@@ -86,37 +83,13 @@ class House:
     tracing: Tracing | None = None
 
 
-class _Parcel:
-    """One delivery: over when it is shared out, and every step that it names or that was taken on after one of them is
-    settled."""
-
-    def __init__(self, over: Callable[[], None], span: SpanContext = INVALID_SPAN_CONTEXT) -> None:
-        self.span = span
-        """Of the handler, which its attempts are linked to: their parents are their tasks', and may be several."""
-        self._over = over
-        self._open = 1
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._open += count
-
-    def remove(self) -> None:
-        with self._lock:
-            self._open -= 1
-            is_over = not self._open
-        if is_over:
-            crash_point("C30")
-            self._over()
-
-
 @dataclass(frozen=True)
 class _Turn:
     """One attempt in one slot; `place` counts the steps that its slot has taken on since the message."""
 
     assignment: Assignment
     lease: Lease
-    parcel: _Parcel
+    parcel: Parcel
     place: int
     span: Span | None = None
 
@@ -128,8 +101,7 @@ class Delivery:
         self._house = house
         self._slots = house.slots
         self._crew = Crew()
-        # Each waits for slots, for one message: as many as are in flight, which Celery sees to.
-        self._patient = ThreadPoolExecutor(_MESSAGES_LIMIT, thread_name_prefix="slots")
+        self._line = Line(house.slots, self._claim, self._hand_back)
         self._draining = threading.Event()
 
     def handle(self, wire: object, over: Callable[[], None]) -> None:
@@ -137,42 +109,23 @@ class Delivery:
 
         Raises `InvalidMessage`; then `over` is not called.
         """
-        waiting = message_in(wire, self._house.keys).steps
+        refs = message_in(wire, self._house.keys).steps
         crash_point("C06")
-        parcel = _Parcel(over) if self._house.tracing is None else _Parcel(over, telemetry.current())
-        taken = 0 if self._draining.is_set() else self._slots.take_free(len(waiting))
-        if taken:
-            parcel.add(1)
-            then = partial(self._claimed, parcel, taken)
-            self._house.batcher.claim(waiting[:taken], then, elsewhere=self._crew.put)
-        if taken < len(waiting):
-            self._patient.submit(self._share_out, parcel, waiting[taken:])
-        else:
-            parcel.remove()
+        parcel = Parcel(over) if self._house.tracing is None else Parcel(over, telemetry.current())
+        self._line.join(parcel, refs)
 
     def drain(self) -> None:
         """Claim nothing more. What a message still names stays ready in Postgres and is published again."""
         self._draining.set()
+        self._line.drain()
 
     def close(self) -> None:
-        self._patient.shutdown()
+        self._line.close()
         self._crew.close()
 
-    def _share_out(self, parcel: _Parcel, waiting: Sequence[StepRef]) -> None:
-        """Claim as slots come free; what has waited long enough others may have."""
-        try:
-            while waiting and not self._draining.is_set():
-                taken = self._slots.take(len(waiting), timeout_seconds=PATIENCE_SECONDS)
-                if not taken or self._draining.is_set():
-                    self._slots.give(taken)
-                    break
-                parcel.add(1)
-                self._house.batcher.claim(waiting[:taken], partial(self._claimed, parcel, taken))
-                waiting = waiting[taken:]
-            if waiting:
-                self._hand_back(waiting)
-        finally:
-            parcel.remove()
+    def _claim(self, parcel: Parcel, refs: Sequence[StepRef]) -> None:
+        """Steps that have slots."""
+        self._house.batcher.claim(refs, partial(self._claimed, parcel, len(refs)), elsewhere=self._crew.put)
 
     def _hand_back(self, refs: Sequence[StepRef]) -> None:
         try:
@@ -180,7 +133,7 @@ class Delivery:
         except Unavailable as error:  # what is published and never claimed is published again anyway
             log.warning("hand_back.unavailable", text=error.text, steps=len(refs))
 
-    def _claimed(self, parcel: _Parcel, taken: int, answer: Claimed | Exception) -> None:
+    def _claimed(self, parcel: Parcel, taken: int, answer: Claimed | Exception) -> None:
         if isinstance(answer, Exception):
             log.error("claim.failed", error=type(answer).__name__, steps=taken)
             self._slots.give(taken)
@@ -190,7 +143,7 @@ class Delivery:
             self._begin(answer, parcel, place=1)
         parcel.remove()
 
-    def _begin(self, claimed: Claimed, parcel: _Parcel, *, place: int) -> None:
+    def _begin(self, claimed: Claimed, parcel: Parcel, *, place: int) -> None:
         """Have claimed steps run; each has a slot."""
         hold = self._house.heartbeat.hold
         turns = [_Turn(each, hold(each, since=claimed.asked_at), parcel, place) for each in claimed.assignments]

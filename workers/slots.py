@@ -1,37 +1,31 @@
 """Slots: how many steps one worker process may run at once. One is taken before a claim, given back when settled."""
 
 import threading
+from collections.abc import Callable
 
 
 class Slots:
     """Safe to use from several threads."""
 
     def __init__(self, count: int) -> None:
+        self.on_free: Callable[[], None] = lambda: None
+        """Called when some were given back, by whoever gave them."""
         self._free = count
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
 
     @property
     def free(self) -> int:
         return self._free
 
-    def take(self, wanted: int, *, timeout_seconds: float) -> int:
-        """As many as are free, at most `wanted`; waits for the first. 0 when none came free in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free > 0, timeout_seconds)
-            return self._take(wanted)
-
-    def take_free(self, wanted: int) -> int:
-        """As many as are free right now, at most `wanted`."""
-        with self._changed:
-            return self._take(wanted)
+    def take(self, wanted: int) -> int:
+        """As many as are free, at most `wanted`."""
+        with self._lock:
+            taken = max(0, min(wanted, self._free))
+            self._free -= taken
+            return taken
 
     def give(self, count: int) -> None:
         if count:
-            with self._changed:
+            with self._lock:
                 self._free += count
-                self._changed.notify(count)
-
-    def _take(self, wanted: int) -> int:
-        taken = max(0, min(wanted, self._free))
-        self._free -= taken
-        return taken
+            self.on_free()

@@ -1,6 +1,7 @@
 """Taking several messages of a backlog at once: how many, what is noted of them, and what goes back."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,7 @@ from contracts.messages import Message, SigningKeys, StepRef
 from contracts.topology import MessageKind
 from shared_state.broker.app import make_app
 from shared_state.broker.frames import make_frame
-from shared_state.broker.quarantine import Quarantine
+from shared_state.broker.quarantine import Quarantine, describe
 from shared_state.broker.transport import SafeChannel
 from shared_state.broker.wire import pack
 from shared_state.settings import Settings
@@ -36,8 +37,8 @@ class Consumer:
         self.given: list[Any] = []
         self.on_message: Callable[[Any], None] = lambda message: None
         self._keys = SigningKeys({"test": b"a secret"})
-        self._quarantine = Quarantine(lambda bad: None)
-        app = make_app(Settings(broker_url=url), queues=[QUEUE], quarantine=self._quarantine, keys=self._keys)
+        self.quarantine = Quarantine(lambda bad: None)
+        app = make_app(Settings(broker_url=url), queues=[QUEUE], quarantine=self.quarantine, keys=self._keys)
         self._connection = app.connection_for_read()
         self.channel: SafeChannel = self._connection.channel()
         self.channel.basic_qos(0, ROOM, False)
@@ -74,7 +75,7 @@ class Consumer:
         return set(entries)
 
     def close(self) -> None:
-        self._quarantine.stop(1)
+        self.quarantine.stop(1)
         self._connection.close()
 
     def _receive(self, message: Any) -> None:
@@ -218,3 +219,15 @@ def test_keys_of_a_wrong_type_cost_nothing_that_was_taken(consumer: Consumer) ->
     consumer.take()
     assert len(consumer.given) + len(consumer.waiting) == 100
     assert consumer.noted == tags(consumer)
+
+
+def test_a_message_that_was_rejected_is_noted_at_once(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would send it again, where its worker is killed before it is stored."""
+    stored = threading.Event()
+    monkeypatch.setattr(consumer.quarantine, "_sink", lambda _: stored.wait(10))
+    bad = describe(QUEUE, "message.envelope", "not one of ours", b"raw")
+    consumer.on_message = lambda _: consumer.quarantine.put(bad)
+    consumer.push(1)
+    consumer.take(backlog=False)
+    assert consumer.held == tags(consumer)
+    stored.set()

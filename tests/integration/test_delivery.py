@@ -28,9 +28,10 @@ from shared_state.teams_cache import TeamsCache
 from tests.integration.bodies import read
 from tests.integration.driver import Driver
 from workers.batcher import Batcher
-from workers.delivery import CHAIN_LIMIT, PATIENCE_SECONDS, Delivery, House
+from workers.delivery import CHAIN_LIMIT, Delivery, House
 from workers.heartbeat import Heartbeat
 from workers.isolation import AttemptRunner
+from workers.line import PATIENCE_SECONDS
 from workers.slots import Slots
 
 BODIES = "tests.integration.bodies"

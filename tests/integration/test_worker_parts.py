@@ -281,12 +281,15 @@ def test_of_many_steps_a_worker_takes_on_its_share_as_far_as_slots_are_free(
 
 def test_slots_are_taken_as_they_are_free() -> None:
     slots = Slots(3)
-    assert slots.take(2, timeout_seconds=0) == 2
-    assert slots.take_free(5) == 1
-    assert slots.take_free(1) == 0
-    assert slots.take(1, timeout_seconds=0.01) == 0
-    threading.Timer(0.05, slots.give, [2]).start()
-    assert slots.take(5, timeout_seconds=5) == 2
+    told: list[int] = []
+    slots.on_free = lambda: told.append(slots.free)
+    assert slots.take(2) == 2
+    assert slots.take(5) == 1
+    assert slots.take(1) == 0
+    slots.give(0)
+    slots.give(2)
+    assert told == [2]
+    assert slots.take(5) == 2
     assert slots.free == 0
 
 

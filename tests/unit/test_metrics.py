@@ -185,7 +185,7 @@ def test_calls_to_models_count_by_agent_and_model_with_their_tokens(registry: Co
 def test_busy_slots_are_those_that_are_taken(registry: CollectorRegistry) -> None:
     slots = Slots(5)
     WorkerMetrics(registry).watch(slots, 5)
-    slots.take_free(2)
+    slots.take(2)
     assert value(seen(registry), "orchestrator_worker_slots") == 5
     assert value(seen(registry), "orchestrator_worker_slots_busy") == 2
 
