@@ -21,7 +21,8 @@ from tests.faults.row import Row
 from tests.faults.scene import Scene
 from tests.faults.staff import Member
 
-SIZE = "250m"
+SIZE = "300m"
+"""So large that a fresh database leaves more free than `min_free_disk_bytes`."""
 SPARE_BYTES = 24_000_000
 """What is left free when the rest is filled up: room for a little more of the log."""
 HEAL_SECONDS = 60.0
