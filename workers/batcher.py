@@ -145,11 +145,8 @@ class Batcher:
             self._writing = True
         if elsewhere is None:
             self._write_arrived()
-            return
-        try:
+        else:
             elsewhere([self._write_arrived])
-        except RuntimeError:  # the machine has no more threads: there is one that writes
-            self._more.release()
 
     def _write_arrived(self) -> None:
         try:

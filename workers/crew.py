@@ -9,7 +9,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import structlog
+
 Work = Callable[[], None]
+log = structlog.get_logger("crew")
 
 
 class Crew:
@@ -51,10 +54,10 @@ class Crew:
     def _hire(self) -> None:
         try:
             threading.Thread(target=self._serve, name="step", daemon=True).start()
-        except BaseException:  # the machine has no more threads: somebody who comes free has to do it
+        except RuntimeError as error:  # the machine has no more threads: who comes free does it, or who is called next
             with self._lock:
                 self._is_called = False
-            raise
+            log.warning("crew.no_thread", error=str(error), waiting=len(self._waiting))
 
     def _serve(self) -> None:
         self._here.at_work = True

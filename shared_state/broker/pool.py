@@ -46,14 +46,17 @@ class LoopPool(BasePool):
         accept_callback: Callable[[int, float], None] | None = None,
         **_: Any,
     ) -> None:
-        call = _Call(self._end if callback is None else lambda result: self._end(result, callback))
+        call = _Call(lambda result: self._end(result, callback))
         with self._changed:
             self._open += 1
-        if accept_callback is not None:
-            accept_callback(os.getpid(), call.began_at)
         token = _current.set(call)
         try:
+            if accept_callback is not None:
+                accept_callback(os.getpid(), call.began_at)
             result = target(*args, **(kwargs or {}))
+        except BaseException:  # nobody would end it any more, and a stop would wait for ever
+            self._forget()
+            raise
         finally:
             _current.reset(token)
         call.returned(result)
@@ -64,7 +67,7 @@ class LoopPool(BasePool):
             self._changed.wait_for(lambda: not self._open)
 
     def _end(
-        self, result: tuple[int, object, float], callback: Callable[[tuple[int, object, float]], None] | None = None
+        self, result: tuple[int, object, float], callback: Callable[[tuple[int, object, float]], None] | None
     ) -> None:
         try:
             if callback is not None:
@@ -72,9 +75,12 @@ class LoopPool(BasePool):
         except Exception:  # the edge of a handler: whoever ends it has other work to go on with
             _log.exception("handler.end")
         finally:
-            with self._changed:
-                self._open -= 1
-                self._changed.notify_all()
+            self._forget()
+
+    def _forget(self) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
 
 
 class _Call:

@@ -125,3 +125,13 @@ def test_what_celery_makes_of_an_end_does_not_hurt_who_ended_it(calls: Calls) ->
     calls.pool.apply_async(lambda: (0, overs.append(outlive()), 0.0), callback=fail)
     overs[0]()
     calls.pool.stop()  # and it counts as ended
+
+
+def test_a_call_that_breaks_off_is_not_waited_for(calls: Calls) -> None:
+    def break_off() -> Ended:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        calls.pool.apply_async(break_off, callback=calls.ended.append)
+    calls.pool.stop()
+    assert calls.ended == []
