@@ -26,6 +26,9 @@ DIRECT_LIMIT = 20
 """How many ready steps of one task a committing process publishes itself; the rest wait for their turn."""
 MESSAGES_AT_ONCE = 4
 """Steps of one queue that become ready together travel in about so many messages, so that every worker gets some."""
+TOGETHER = 3
+"""Of what callers made ready at one moment, so much travels in one message: receiving one costs a worker more than a
+short step does, and where submissions come so thick that they meet, each worker gets some anyway."""
 CHANNEL = "orchestrator_outbox"
 """LISTEN/NOTIFY channel that wakes the relay when rows wait for it."""
 RELEASE_LIMIT = 1000
@@ -84,19 +87,19 @@ def wake_relay(connection: Connection) -> None:
     connection.send("select pg_notify(%(channel)s, '')", {"channel": CHANNEL})
 
 
-def publish(publisher: MessagePublisher, wakeups: Sequence[Wakeup]) -> bool:
+def publish(publisher: MessagePublisher, wakeups: Sequence[Wakeup], *, together: int = 1) -> bool:
     """Send messages for committed rows. False when the broker is away: the relay sends them later, nothing is lost."""
     if not wakeups:
         return True
     try:
-        publisher.publish(messages_for(wakeups))
+        publisher.publish(messages_for(wakeups, together=together))
     except Unavailable:
         return False
     return True
 
 
-def messages_for(wakeups: Sequence[Wakeup]) -> list[Message]:
-    """One message a step while there are few; several steps a message when there is a backlog of one queue."""
+def messages_for(wakeups: Sequence[Wakeup], *, together: int = 1) -> list[Message]:
+    """`together` steps a message while there are few; more when there is a backlog of one queue."""
     groups: dict[tuple[str, MessageKind], list[Wakeup]] = defaultdict(list)
     for wakeup in wakeups:
         groups[wakeup.queue, wakeup.kind].append(wakeup)
@@ -104,7 +107,7 @@ def messages_for(wakeups: Sequence[Wakeup]) -> list[Message]:
     for (queue, kind), group in groups.items():
         refs = [StepRef(id=wakeup.step_id, epoch=wakeup.epoch) for wakeup in group]
         contexts = iter(group)
-        for chunk in chunk_refs(refs, -(-len(refs) // MESSAGES_AT_ONCE)):
+        for chunk in chunk_refs(refs, max(together, -(-len(refs) // MESSAGES_AT_ONCE))):
             # A message has one context, or none where its steps are of several.
             traceparents = {next(contexts).traceparent for _ in chunk}
             traceparent = traceparents.pop() if len(traceparents) == 1 else None

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -74,17 +75,17 @@ def submit(
     tenant: str,
     submissions: Sequence[Submission],
     *,
-    traceparent: str | None = None,
+    traceparents: Sequence[str | None] = (),
     teams: TeamsCache | None = None,
 ) -> Submitted:
     """Accept the valid ones in one transaction; a bad one gets its error and does not stop the others.
 
-    Who submits often keeps `teams` between the calls.
+    `traceparents` are of the submissions, in order, where they have any. Who submits often keeps `teams` between the
+    calls; who submits one by one from several threads has a `Submitter`.
     """
     known = teams or TeamsCache()
-    results, read_wakeups = retrying(
-        engine, lambda connection: _submit(connection, tenant, submissions, traceparent, known)
-    )
+    traced = list(zip_longest(submissions, traceparents))
+    results, read_wakeups = retrying(engine, lambda connection: _submit(connection, tenant, traced, known))
     return Submitted(results, read_wakeups())
 
 
@@ -142,14 +143,13 @@ def _cancel(connection: Connection, task_id: UUID, actor: str, code: str, text: 
 def _submit(
     connection: Connection,
     tenant: str,
-    submissions: Sequence[Submission],
-    traceparent: str | None,
+    submissions: Sequence[tuple[Submission, str | None]],
     known: TeamsCache,
 ) -> tuple[list[Created | OrchestratorError], Callable[[], list[Wakeup]]]:
     teams: dict[str, tuple[str, Team] | NotFound] = {}
     results: list[Created | OrchestratorError] = []
     prepared: list[_Prepared] = []
-    for submission in submissions:
+    for submission, traceparent in submissions:
         if submission.team not in teams:
             teams[submission.team] = _head(connection, tenant, submission.team, known)
         found = teams[submission.team]

@@ -17,7 +17,7 @@ from contracts.messages import StepRef
 from shared_state.crash_points import crash_point
 from workers.slots import Slots
 
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 0.25
 """How long the steps of a message wait here for the next free slot before other workers get a chance."""
 
 log = structlog.get_logger("line")

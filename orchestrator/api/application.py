@@ -26,7 +26,9 @@ from shared_state.broker.buckets import open_buckets
 from shared_state.broker.publisher import Publisher
 from shared_state.forks import Forking
 from shared_state.settings import Settings
+from shared_state.submitter import Submitter
 from shared_state.tasks import Submission
+from shared_state.teams_cache import TeamsCache
 from shared_state.telemetry import Tracing
 from shared_state.tenant_wall import TenantEngines
 
@@ -55,11 +57,14 @@ def make_api(
     stored = open_bodies(settings.artifact_url)
     tenants = TenantEngines(engine, walled=walled)
     buckets = open_buckets(settings.broker_url) if settings.rate_per_second else None
+    wakeups = WakeupSender(publisher)
+    teams = TeamsCache()
     services = Services(
         engine=engine,
         tenants=tenants,
         publisher=publisher,
-        wakeups=WakeupSender(publisher),
+        wakeups=wakeups,
+        submitter=Submitter(wakeups.send, teams),
         feed=Feed(engine, tenants),
         authenticator=Authenticator(engine),
         open_store=lambda tenant: ArtifactStore(tenants.of(tenant), tenant, stored),
@@ -67,6 +72,7 @@ def make_api(
         rates=RateLimits(buckets, rate=settings.rate_per_second, burst=settings.rate_burst),
         vitals=Vitals(engine, settings),
         metrics=InstallationMetrics(engine, settings),
+        teams=teams,
     )
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """What every request may use, and who is asking."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 from urllib.parse import unquote
 from uuid import UUID
@@ -21,6 +21,7 @@ from orchestrator.auth import Authenticator, Permission, demand
 from shared_state.artifacts import ArtifactStore
 from shared_state.broker.publisher import Publisher
 from shared_state.keys import Caller
+from shared_state.submitter import Submitter
 from shared_state.teams_cache import TeamsCache
 from shared_state.tenant_wall import TenantEngines
 
@@ -32,6 +33,7 @@ class Services:
     tenants: TenantEngines
     publisher: Publisher
     wakeups: WakeupSender
+    submitter: Submitter
     feed: Feed
     authenticator: Authenticator
     open_store: Callable[[str], ArtifactStore]
@@ -40,7 +42,7 @@ class Services:
     rates: RateLimits
     vitals: Vitals
     metrics: InstallationMetrics
-    teams: TeamsCache = field(default_factory=TeamsCache)
+    teams: TeamsCache
 
 
 async def services_of(request: Request) -> Services:

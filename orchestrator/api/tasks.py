@@ -66,13 +66,9 @@ def submit(
     bodies.check_form(value, body.limits)
     submission = _submission(value, body.limits, idempotency_key)
     services.vitals.admit(services.engine, caller.tenant, 1)
-    submitted = tasks.submit(services.engine, caller.tenant, [submission], traceparent=trace, teams=services.teams)
-    result = submitted.results[0]
-    if isinstance(result, OrchestratorError):
-        raise result
-    services.wakeups.send(submitted.wakeups)
+    created = services.submitter.submit(services.engine, caller.tenant, submission, traceparent=trace)
     crash_point("C02")
-    return _made(services, caller, result, response)
+    return _made(services, caller, created, response)
 
 
 @router.get("/tasks", response_model=Page[Task])
@@ -165,7 +161,9 @@ def _submit_list(
     checked = [_checked(value, limits, str(index)) for index, value in enumerate(values)]
     good = [each for each in checked if isinstance(each, Submission)]
     services.vitals.admit(services.engine, caller.tenant, len(good))
-    submitted = tasks.submit(services.engine, caller.tenant, good, traceparent=trace, teams=services.teams)
+    submitted = tasks.submit(
+        services.engine, caller.tenant, good, traceparents=[trace] * len(good), teams=services.teams
+    )
     services.wakeups.send(submitted.wakeups)
     results = iter(submitted.results)
     items: list[Created | Refused] = []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from shared_state import outbox
 from shared_state.crash_points import crash_point
-from shared_state.outbox import MessagePublisher, Wakeup
+from shared_state.outbox import TOGETHER, MessagePublisher, Wakeup
 
 _BACKLOG_LIMIT = 1000
 _BATCH_LIMIT = 500
@@ -50,7 +50,7 @@ class WakeupSender:
             batch, last = self._next_batch()
             crash_point("C03", when=batch)
             try:
-                if not outbox.publish(self._publisher, batch):
+                if not outbox.publish(self._publisher, batch, together=TOGETHER):
                     _LOG.warning("the broker does not answer: %d wakeups are left to the relay", len(batch))
             except Exception:  # the loop's edge: whatever one batch raises, the next must still go out
                 _LOG.exception("publishing failed; the relay publishes it again")

@@ -39,6 +39,8 @@ TELL_SECONDS = 0.05
 """How long Redis may go without being told what was taken and what was acknowledged."""
 BACKLOG_SECONDS = 0.005
 """A message that came within so much of being asked for had waited, and others may have."""
+BACKLOG_MESSAGES = 3
+"""When so many in a row had waited there is a backlog: before, asking for more would mostly find none."""
 _SHARE = 4
 """Of a backlog a worker takes at most this part at once: the rest is for the others."""
 _TAKE_SHARE = """
@@ -216,6 +218,8 @@ class SafeChannel(kombu_redis.Channel):
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "quarantine", "guarded_queues")
 
     _plain_client: Any = None
+    _waited = 0
+    """How many messages in a row had waited for us to ask."""
 
     @property
     def plain_client(self) -> Any:
@@ -284,8 +288,8 @@ class SafeChannel(kombu_redis.Channel):
             key, raw = popped
             queue = key.decode("utf-8").rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            waited = time.monotonic() - self._brpop_sent_at
-            self.qos.take(key, queue, raw, backlog=waited < BACKLOG_SECONDS)
+            self._waited = self._waited + 1 if time.monotonic() - self._brpop_sent_at < BACKLOG_SECONDS else 0
+            self.qos.take(key, queue, raw, backlog=self._waited >= BACKLOG_MESSAGES)
             return True
         finally:
             self._in_poll = None

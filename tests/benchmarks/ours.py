@@ -22,7 +22,9 @@ from shared_state import migrate, outbox, sweep, tasks, teams, verify
 from shared_state.broker.app import make_app, signing_keys
 from shared_state.broker.publisher import Publisher
 from shared_state.engine import make_engine
+from shared_state.outbox import Wakeup
 from shared_state.settings import child_environment, load
+from shared_state.submitter import Submitter
 from shared_state.team_files import read_team
 from shared_state.teams_cache import TeamsCache
 from tests.benchmarks.databases import make_database
@@ -74,6 +76,7 @@ class Ours:
         self._known = TeamsCache()
         self._app = make_app(settings)
         self._publisher = Publisher(self._app, signing_keys(settings))
+        self._submitter = Submitter(self._publish, self._known)
         self._environment = {**os.environ, **child_environment(settings), "PYTHONPATH": str(CHECKOUT)}
         # One transaction for all looking: polling must not count as commits.
         self._eye = psycopg.connect(settings.database_url, prepare_threshold=1)
@@ -175,9 +178,14 @@ class Ours:
         self._publisher.close()
         self._engine.dispose()
 
+    def _publish(self, wakeups: Sequence[Wakeup]) -> None:
+        outbox.publish(self._publisher, wakeups, together=outbox.TOGETHER)
+
     def _submit(self, submissions: Sequence[tasks.Submission]) -> list[str]:
+        if len(submissions) == 1:
+            return [str(self._submitter.submit(self._engine, TENANT, submissions[0]).task_id)]
         submitted = tasks.submit(self._engine, TENANT, submissions, teams=self._known)
-        outbox.publish(self._publisher, submitted.wakeups)
+        self._publish(submitted.wakeups)
         ids = []
         for result in submitted.results:
             if isinstance(result, OrchestratorError):

@@ -101,6 +101,22 @@ def test_nothing_of_a_task_stays_when_it_goes(driver: Driver) -> None:
     assert rows_by_table(driver) == {"tasks": 1, "steps": 1, "outbox": 1, "events": 1}
 
 
+def test_nothing_of_a_task_stays_when_somebody_deletes_it_in_the_middle(driver: Driver) -> None:
+    begin_all(driver)
+    before = rows_by_table(driver)
+    assert {"outbox", "attempts", "outputs", "proposals", "dependencies"} <= before.keys()
+    driver.query("delete from tasks")
+    assert rows_by_table(driver) == {}
+
+
+def test_nothing_of_a_step_stays_when_somebody_deletes_it(driver: Driver) -> None:
+    begin_all(driver)
+    for key in "ebdca":
+        driver.query("delete from steps where key = %(key)s", key=key)
+    assert rows_by_table(driver).keys() == {"tasks", "events"}
+    driver.query("delete from tasks")
+
+
 def change_freely(driver: Driver, sql: str) -> None:
     """Without the tests' own triggers, which watch over moves."""
     with transaction(driver.engine) as connection:

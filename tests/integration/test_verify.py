@@ -180,7 +180,7 @@ def seed(busy: Driver, sql: str) -> None:
 
 def empty(busy: Driver) -> None:
     with transaction(busy.engine) as connection:
-        query(connection, "truncate tasks, steps, dead_letters cascade")
+        query(connection, "truncate tasks, steps, attempts, outbox, dead_letters cascade")
 
 
 def test_every_state_at_once_is_healthy_and_can_end(busy: Driver) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from contracts.messages import StepRef
-from workers.line import Line, Parcel
+from workers.line import PATIENCE_SECONDS, Line, Parcel
 from workers.slots import Slots
 
 LATE_SECONDS = 10.0
@@ -103,11 +103,11 @@ def test_with_each_slot_patience_begins_anew(waiting: Waiting, monkeypatch: pyte
     now = [100.0]
     monkeypatch.setattr("workers.line.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
     waiting.join("one", range(4))
-    now[0] += 0.9
+    now[0] += 0.9 * PATIENCE_SECONDS
     waiting.slots.give(1)
-    now[0] += 0.9
+    now[0] += 0.9 * PATIENCE_SECONDS
     assert waiting.line._take_late() == []
-    now[0] += 0.2
+    now[0] += 0.2 * PATIENCE_SECONDS
     assert [[ref.id.int for ref in entry.refs] for entry in waiting.line._take_late()] == [[3]]
 
 

@@ -1,0 +1,16 @@
+"""Queue entries and attempts go with their step by a trigger, without references to it."""
+
+from alembic import op
+
+from shared_state.statements import load_migration
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(load_migration("0009_entries_go_with_steps"))
+
+
+def downgrade() -> None:
+    raise NotImplementedError("schemas are not taken back")
