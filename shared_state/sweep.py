@@ -61,7 +61,8 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True, tracing: Tr
         query(
             connection,
             """update steps set lease_until = clock_timestamp() - interval '1 millisecond'
-            where worker = %(worker)s and lease_until is not null""",
+            where id in (select step_id from attempts where state = 'running')
+                and worker = %(worker)s and lease_until is not null""",
             worker=worker,
         )
         _publish_again(connection)

@@ -7,7 +7,7 @@ with locked as (
     join steps s on s.task_id = t.id
     where t.id = %(task_id)s
         and t.state in ('planning', 'running', 'waiting') -- guard: live
-        and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting') -- guard: open
+        and s.finished_at is null -- guard: open
     order by s.id
     for no key update of s -- guard: row lock
 ), reached as (

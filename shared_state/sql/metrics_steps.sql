@@ -12,7 +12,7 @@ group by agent
 union all
 select case s.state when 'reviewing' then s.reviewer else s.agent end, 'backoff', count(*), null
 from steps s
-where s.due_at is not null and s.finished_at is null and s.lease_until is null
+where s.due_at is not null and s.state in ('ready', 'reviewing') and s.lease_until is null
 group by 1
 union all
 select s.agent, 'waiting', count(*), extract(epoch from clock_timestamp() - min(q.asked_at))::float8

@@ -12,7 +12,7 @@ with ending as (
         and t.state in ('planning', 'running', 'waiting', 'cancelling') -- guard: not ended
         and not exists ( -- guard: no open step
             select 1 from steps s
-            where s.task_id = t.id and s.state in ('blocked', 'ready', 'running', 'reviewing', 'waiting')
+            where s.task_id = t.id and s.finished_at is null
             offset 0)
 ), ended as (
     update tasks t

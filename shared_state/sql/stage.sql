@@ -3,7 +3,7 @@ with due as (
     select s.id
     from steps s
     where s.due_at <= statement_timestamp() -- guard: due
-        and s.finished_at is null -- guard: not ended
+        and s.state in ('ready', 'reviewing') -- guard: not ended
         and s.lease_until is null -- guard: not held
     order by s.due_at
     limit %(limit)s

@@ -1,9 +1,10 @@
 -- Agents that may run only so often at once: how many of their steps run, and how many wait for a place.
 with running as (
     select t.team_name, case s.state when 'reviewing' then s.reviewer else s.agent end as agent, count(*) as count
-    from steps s
+    from attempts a
+    join steps s on s.id = a.step_id
     join tasks t on t.id = s.task_id
-    where s.lease_until is not null and s.tenant_id = %(tenant)s
+    where a.state = 'running' and s.tenant_id = %(tenant)s
     group by 1, 2
 )
 select r.team_name, r.agent, r.concurrency, coalesce(n.count, 0) as running,

@@ -1,9 +1,9 @@
 -- The work that has run for longest, and the entries that have waited for longest to be sent for or taken.
 with running as (
     select s.id as step_id, s.task_id, s.key, a.agent, 'running' as state, s.worker, a.started_at as since
-    from steps s
-    join attempts a on a.step_id = s.id and a.epoch = s.epoch
-    where s.lease_until is not null and s.tenant_id = %(tenant)s
+    from attempts a
+    join steps s on s.id = a.step_id
+    where a.state = 'running' and s.tenant_id = %(tenant)s
     order by a.started_at
     limit %(limit)s
 ), entries as (

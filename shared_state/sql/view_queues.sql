@@ -16,10 +16,11 @@ with entries as (
     where k.tenant_id = %(tenant)s
     group by k.queue
 ), leased as (
-    select case when state = 'reviewing' then coalesce(reviewer_queue, queue) else queue end as queue,
+    select case when s.state = 'reviewing' then coalesce(s.reviewer_queue, s.queue) else s.queue end as queue,
         count(*) as running
-    from steps
-    where lease_until is not null and tenant_id = %(tenant)s
+    from attempts a
+    join steps s on s.id = a.step_id
+    where a.state = 'running' and s.tenant_id = %(tenant)s
     group by 1
 ), served as (
     select q.queue, count(*) as worker_count

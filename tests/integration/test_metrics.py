@@ -226,7 +226,7 @@ def test_requests_count_by_route_never_by_address(engine: Engine, database_url: 
 
 WHOLE = {"outbox": "what is ready", "workers": "a row a process", "tenants": "a row a tenant"}
 """Tables that are read as a whole: they hold nothing of the past."""
-OPEN_ONLY = {"attempts_running", "dead_letters_open", "questions_open", "steps_leased", "steps_due", "tasks_open"}
+OPEN_ONLY = {"attempts_running", "dead_letters_open", "questions_open", "steps_due", "tasks_open"}
 """Indexes of what is open: as long as that, so they may be read from end to end."""
 
 

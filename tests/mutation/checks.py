@@ -101,7 +101,7 @@ CHECKS: dict[str, Check] = {
     "sweep: a cancelled attempt is abandoned": _shared("sweep", 'if row["cancelled"]:', "if False:"),
     "sweep: only the dead worker's": _shared("sweep", ' if row["worker"] == worker]', "]"),
     "sweep: only the dead worker's leases": _shared(
-        "sweep", "where worker = %(worker)s and lease_until is not null", "where lease_until is not null"
+        "sweep", "and worker = %(worker)s and lease_until is not null", "and lease_until is not null"
     ),
     "sweep: lost messages wait for the relay": _shared(
         "sweep", "set published_at = null, publish_count = 0 where", "set publish_count = 0 where"

@@ -1,4 +1,4 @@
-"""Queue entries and attempts go with their step by a trigger, without references to it."""
+"""Fewer references to steps, and fewer indexes that change with every move of one."""
 
 from alembic import op
 
@@ -9,7 +9,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql(load_migration("0009_entries_go_with_steps"))
+    op.get_bind().exec_driver_sql(load_migration("0009_lean_steps"))
 
 
 def downgrade() -> None:

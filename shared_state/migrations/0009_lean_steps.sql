@@ -13,3 +13,11 @@ end $$;
 create or replace trigger rows_go_with_their_step
     after delete on steps referencing old table as gone
     for each statement execute function delete_rows_of_steps();
+
+-- A move of a step made entries in each of its indexes anew, because two of them had its state or its lease in them.
+-- Without, a claim or a heartbeat is a write of the row alone, where its page has room (a heap-only tuple). Whether a
+-- step is open is also said by its end, which changes once; leases are found by the attempts that hold them.
+drop index if exists steps_open;
+create index steps_open on steps (task_id) where finished_at is null;
+drop index if exists steps_leased;
+alter table steps set (fillfactor = 50);
