@@ -30,7 +30,8 @@ class _Entry:
     answer: Created | OrchestratorError | None = None
     writes: bool = False
     """Whether it is this one's thread that writes next, for those who wait as well."""
-    bell: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    bell: threading.Lock = field(default_factory=threading.Lock)
+    """Held until this one is told something."""
 
 
 class Submitter:
@@ -43,9 +44,7 @@ class Submitter:
         self._waiting: dict[str, deque[_Entry]] = {}
         """By tenant, while somebody writes for it."""
 
-    def submit(
-        self, engine: Engine, tenant: str, submission: Submission, *, traceparent: str | None = None
-    ) -> Created:
+    def submit(self, engine: Engine, tenant: str, submission: Submission, *, traceparent: str | None = None) -> Created:
         """Accept one task. Raises what refuses it, as `tasks.submit` answers it, and `Unavailable` without Postgres."""
         entry = _Entry(submission, traceparent)
         if submission.plan is not None and len(submission.plan.steps) > LARGE_STEPS:
@@ -71,6 +70,7 @@ class Submitter:
             if waiting is None:
                 self._waiting[tenant] = deque()
             else:
+                entry.bell.acquire()
                 waiting.append(entry)
         if waiting is not None:
             entry.bell.acquire()

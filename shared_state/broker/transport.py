@@ -35,7 +35,7 @@ from shared_state.broker.frames import headers_in, parse_frame
 from shared_state.broker.quarantine import RAW_LIMIT_BYTES, Quarantine, describe
 
 T = TypeVar("T")
-TELL_SECONDS = 0.05
+TELL_SECONDS = 0.2
 """How long Redis may go without being told what was taken and what was acknowledged."""
 BACKLOG_SECONDS = 0.005
 """A message that came within so much of being asked for had waited, and others may have."""

@@ -14,13 +14,14 @@ from contracts.topology import MessageKind
 from shared_state.broker.app import make_app
 from shared_state.broker.frames import make_frame
 from shared_state.broker.quarantine import Quarantine, describe
-from shared_state.broker.transport import SafeChannel
+from shared_state.broker.transport import BACKLOG_MESSAGES, SafeChannel
 from shared_state.broker.wire import pack
 from shared_state.settings import Settings
 
 QUEUE = "execute"
 KEY = QUEUE.encode()
 ROOM = 10
+LATE_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -54,6 +55,14 @@ class Consumer:
         """As if BRPOP had just given the first."""
         first: Any = self.client.rpop(QUEUE)
         self.channel.qos.take(KEY, QUEUE, first, backlog=backlog)
+
+    def poll(self) -> int:
+        """As the event loop does; how many were given so far."""
+        client = self.channel.client
+        client.connection = client.connection or client.connection_pool.get_connection()
+        self.channel._brpop_start()
+        self.channel._brpop_read()
+        return len(self.given)
 
     @property
     def waiting(self) -> list[Any]:
@@ -118,6 +127,20 @@ def test_the_last_ones_are_taken_one_by_one(consumer: Consumer) -> None:
     consumer.push(4)
     consumer.take()
     assert len(consumer.given) == 1
+
+
+def test_a_backlog_is_where_some_in_a_row_had_waited(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared_state.broker.transport.BACKLOG_SECONDS", LATE_SECONDS)
+    consumer.push(100)
+    assert [consumer.poll() for _ in range(BACKLOG_MESSAGES)] == [*range(1, BACKLOG_MESSAGES), ROOM]
+
+
+def test_one_that_we_waited_for_ends_a_backlog(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer.push(100)
+    for seconds in (LATE_SECONDS, LATE_SECONDS, 0, LATE_SECONDS):
+        monkeypatch.setattr("shared_state.broker.transport.BACKLOG_SECONDS", seconds)
+        taken = consumer.poll()
+    assert taken == 4
 
 
 def test_messages_come_in_their_order(consumer: Consumer) -> None:

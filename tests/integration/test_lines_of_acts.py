@@ -85,7 +85,7 @@ def test_a_fork(driver: Driver) -> None:
     forking = Forking.model_validate({"from": "a", "edit": {"n": WRITTEN}, "idempotency_key": "once"})
     with told() as lines:
         for _ in range(2):
-            made = forks.fork(driver.engine, "default", task, forking, "ann", traceparents=[TRACEPARENT]).created.task_id
+            made = forks.fork(driver.engine, "default", task, forking, "ann", traceparent=TRACEPARENT).created.task_id
     assert lines == [line("task.forked", place(driver, made), from_task_id=str(task))]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from contracts.errors import InvalidInput, Unavailable
 from contracts.plans import Plan, Step
-from shared_state import keys, teams
+from shared_state import keys, tasks, teams
 from shared_state.engine import database_is_away
 from shared_state.outbox import Wakeup
 from shared_state.submitter import LARGE_STEPS, Submitter
@@ -131,6 +131,17 @@ def test_one_that_cannot_be_stored_costs_the_others_nothing(crowd: Crowd) -> Non
     with pytest.raises(psycopg.DataError):
         bad.result(LATE_SECONDS)
     assert crowd.transactions() == [1, 1, 1]
+
+
+def test_who_was_written_alone_is_not_written_again(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    submit = tasks.submit
+    monkeypatch.setattr(
+        "shared_state.tasks.submit", lambda *given, **more: tries.append(len(given[2])) or submit(*given, **more)
+    )
+    with pytest.raises(psycopg.DataError):
+        crowd.submit(Submission(team="planned", goal="\x00")).result(LATE_SECONDS)
+    assert tries == [1]
 
 
 def test_without_postgres_everybody_is_told_and_nothing_is_made_twice(crowd: Crowd) -> None:

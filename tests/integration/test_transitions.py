@@ -581,6 +581,8 @@ def test_a_backlog_shares_messages_and_an_idle_queue_does_not(driver: Driver) ->
         [Submission(team="plain", plan=Plan(steps=tuple(Step(id=f"s{n}", agent="work") for n in range(3))))],
     ).wakeups  # fmt: skip
     assert [len(message.steps) for message in messages_for(wakeups)] == [1, 1, 1]
+    assert [len(message.steps) for message in messages_for(wakeups, together=2)] == [2, 1]
+    assert [len(message.steps) for message in messages_for([wakeups[0]] * 24, together=2)] == [6] * 4
     assert max(len(message.steps) for message in messages_for([wakeups[0]] * 640)) == 20
 
 
