@@ -235,6 +235,10 @@ def _fill(connection: psycopg.Connection) -> None:
             {leased})"""
         )
     connection.execute(
+        """insert into attempts (step_id, epoch, tenant_id, task_id, role, agent, attempt, worker, state)
+        select id, 1, 'default', task_id, 'executor', 'a', 1, 'w', 'running' from steps where lease_until is not null"""
+    )
+    connection.execute(
         """insert into outbox (step_id, epoch, tenant_id, task_id, queue, kind)
         select id, 1, 'default', task_id, 'execute', 'execute' from steps where state = 'ready'"""
     )

@@ -1,9 +1,9 @@
 """Submitting from many threads at once: who shares a transaction, who does not, and what each of them is told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ from shared_state import keys, tasks, teams
 from shared_state.engine import database_is_away
 from shared_state.outbox import Wakeup
 from shared_state.submitter import LARGE_STEPS, Submitter
-from shared_state.tasks import Created, Submission
+from shared_state.tasks import Created, Submission, Submitted
 from shared_state.teams_cache import TeamsCache
 
 from .api_server import until
@@ -136,9 +136,12 @@ def test_one_that_cannot_be_stored_costs_the_others_nothing(crowd: Crowd) -> Non
 def test_who_was_written_alone_is_not_written_again(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
     submit = tasks.submit
-    monkeypatch.setattr(
-        "shared_state.tasks.submit", lambda *given, **more: tries.append(len(given[2])) or submit(*given, **more)
-    )
+
+    def counting(engine: Engine, tenant: str, submissions: Sequence[Submission], **more: Any) -> Submitted:
+        tries.append(len(submissions))
+        return submit(engine, tenant, submissions, **more)
+
+    monkeypatch.setattr("shared_state.tasks.submit", counting)
     with pytest.raises(psycopg.DataError):
         crowd.submit(Submission(team="planned", goal="\x00")).result(LATE_SECONDS)
     assert tries == [1]
