@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine
 
 from contracts.errors import OrchestratorError, Unavailable
@@ -51,7 +52,7 @@ class Submitter:
             self._write(engine, tenant, [entry])
         else:
             self._take_turn(engine, tenant, entry)
-        if entry.answer is None:  # one of those it was written with was not to be stored: perhaps another
+        if entry.answer is None:  # one of those it was written with could not be: perhaps another
             self._write(engine, tenant, [entry])
         if isinstance(entry.answer, OrchestratorError):
             raise entry.answer
@@ -83,8 +84,10 @@ class Submitter:
             waiting = self._waiting[tenant]
             others = [waiting.popleft() for _ in range(min(len(waiting), TOGETHER_LIMIT - 1))]
         try:
-            self._write(engine, tenant, [entry, *others], written=lambda: self._hand_over(tenant))
+            self._write(engine, tenant, [entry, *others], written=lambda: self._hand_over(tenant), in_turn=True)
         except Unavailable as error:
+            if isinstance(error.__cause__, LockNotAvailable):
+                return  # one of them waits for somebody else: not at the others' expense
             for each in others:  # each an error of its own, with what caused it
                 each.answer = Unavailable(error.text)
                 each.answer.__cause__ = error.__cause__
@@ -97,7 +100,13 @@ class Submitter:
                 each.bell.release()
 
     def _write(
-        self, engine: Engine, tenant: str, entries: Sequence[_Entry], written: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        tenant: str,
+        entries: Sequence[_Entry],
+        *,
+        written: Callable[[], None] = lambda: None,
+        in_turn: bool = False,
     ) -> None:
         """One transaction. `written` is called after it, however it ended, and before anybody is told."""
         try:
@@ -107,6 +116,7 @@ class Submitter:
                 [each.submission for each in entries],
                 traceparents=[each.traceparent for each in entries],
                 teams=self._teams,
+                in_turn=in_turn,
             )
         finally:
             written()

@@ -25,6 +25,8 @@ from shared_state.statements import json_text, query, run, send
 from shared_state.teams_cache import TeamsCache
 from shared_state.transitions import About
 
+TURN_SECONDS = 0.5
+"""How long a submission waits for a lock while others wait for it."""
 ROOT_KEY = "@plan"
 """The id of the planner's own step, which no step of a plan can have."""
 
@@ -77,15 +79,23 @@ def submit(
     *,
     traceparents: Sequence[str | None] = (),
     teams: TeamsCache | None = None,
+    in_turn: bool = False,
 ) -> Submitted:
     """Accept the valid ones in one transaction; a bad one gets its error and does not stop the others.
 
     `traceparents` are of the submissions, in order, where they have any. Who submits often keeps `teams` between the
-    calls; who submits one by one from several threads has a `Submitter`.
+    calls; who submits one by one from several threads has a `Submitter`. `in_turn` says that others wait for this one:
+    then it waits for a key that somebody is just using for `TURN_SECONDS` only, and raises `Unavailable`.
     """
     known = teams or TeamsCache()
     traced = list(zip_longest(submissions, traceparents))
-    results, read_wakeups = retrying(engine, lambda connection: _submit(connection, tenant, traced, known))
+
+    def work(connection: Connection) -> tuple[list[Created | OrchestratorError], Callable[[], list[Wakeup]]]:
+        if in_turn:
+            connection.send(f"set local lock_timeout = {int(TURN_SECONDS * 1000)}", {})
+        return _submit(connection, tenant, traced, known)
+
+    results, read_wakeups = retrying(engine, work)
     return Submitted(results, read_wakeups())
 
 

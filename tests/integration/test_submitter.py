@@ -77,7 +77,8 @@ class Crowd:
 
 
 @pytest.fixture
-def crowd(engine: Engine, database_url: str) -> Crowd:
+def crowd(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Crowd:
+    monkeypatch.setattr("shared_state.tasks.TURN_SECONDS", LATE_SECONDS)  # a turn lasts as long as a test wants it to
     return Crowd(engine, database_url)
 
 
@@ -133,6 +134,38 @@ def test_one_that_cannot_be_stored_costs_the_others_nothing(crowd: Crowd) -> Non
     assert crowd.transactions() == [1, 1, 1]
 
 
+@contextmanager
+def key_in_use(crowd: Crowd) -> Iterator[Submission]:
+    """A submission whose key somebody else is just using: a process that is frozen in the middle, say."""
+    with crowd.lock(
+        "insert into idempotency_keys (tenant_id, key, digest, task_id) values ('default', 'k', '', gen_random_uuid())"
+    ):
+        yield Submission(team="planned", idempotency_key="k")
+
+
+def test_one_that_waits_for_another_process_holds_nobody_up(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared_state.tasks.TURN_SECONDS", 0.1)
+    with key_in_use(crowd) as keyed:
+        waiting = crowd.submit(keyed)
+        until(crowd.held)
+        for other in [crowd.submit() for _ in range(3)]:
+            assert other.result(LATE_SECONDS)
+        assert not waiting.done()
+    assert waiting.result(LATE_SECONDS)
+
+
+def test_nor_does_one_among_several(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    with key_in_use(crowd) as keyed:
+        with crowd.hold() as first:
+            before, waiting, after = crowd.others(SMALL, keyed, SMALL)
+            monkeypatch.setattr("shared_state.tasks.TURN_SECONDS", 0.1)
+        for other in (first, before, after):
+            assert other.result(LATE_SECONDS)
+        assert not waiting.done()
+    assert waiting.result(LATE_SECONDS)
+    assert crowd.transactions() == [1, 1, 1, 1]
+
+
 def test_who_was_written_alone_is_not_written_again(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
     submit = tasks.submit
@@ -149,12 +182,9 @@ def test_who_was_written_alone_is_not_written_again(crowd: Crowd, monkeypatch: p
 
 def test_without_postgres_everybody_is_told_and_nothing_is_made_twice(crowd: Crowd) -> None:
     """Whether a COMMIT took place may be unknown then: only the caller may try again, by its key."""
-    key = (
-        "insert into idempotency_keys (tenant_id, key, digest, task_id) values ('default', 'k', '', gen_random_uuid())"
-    )
-    with crowd.lock(key):
+    with key_in_use(crowd) as keyed:
         with crowd.hold() as first:
-            others = crowd.others(SMALL, Submission(team="planned", idempotency_key="k"))
+            others = crowd.others(SMALL, keyed)
         assert first.result(LATE_SECONDS)
         (waiting,) = until(crowd.held)
         crowd.driver.query("select pg_terminate_backend(%(pid)s)", pid=waiting)
