@@ -82,12 +82,12 @@ class Bench:
                 cells += [self._rates(W2, side, pair) for side in sides]
             if "W3" in chosen:
                 cells += [self._latencies(side, pair) for side in sides]
+            if "plan" in chosen:
+                cells.append((f"plan of {self._options.plan_steps} steps", self._run_plan))
         if "load" in chosen:
             cells += [(f"latency under load, {side.name}", partial(self._run_open_loop, side)) for side in self._sides]
         if "process" in chosen:
             cells.append(("W1 in processes, ours", self._run_in_processes))
-        if "plan" in chosen:
-            cells.append((f"plan of {self._options.plan_steps} steps", self._run_plan))
         if "W4" in chosen:
             cells += [
                 ("W4 undisturbed, ours", partial(self._recovery, self.ours, "undisturbed", None)),

@@ -110,9 +110,10 @@ def _recovery(figures: Figures) -> Sheet:
 
 def _growth(figures: Figures) -> Sheet:
     sheet = Sheet("One large plan", ("steps", "s to accept", "steps/s then", "last quarter to first"), names=1)
-    for row in _with(figures, "rate_last_to_first"):
-        rates = (_shown(row["steps_per_s"], 0), _shown(row["rate_last_to_first"]))
-        sheet.add(f"{row['steps']:,}", _shown(row["accept_seconds"], 1), *rates)
+    for row in _with(figures, "rate_last_to_first")[:1]:
+        parts = (("accept_seconds", 1), ("steps_per_s", 0), ("rate_last_to_first", 2))
+        shown = (_spread(figures.values("plan", row["side"], figure), digits) for figure, digits in parts)
+        sheet.add(f"{row['steps']:,}", *shown)
     return sheet
 
 
