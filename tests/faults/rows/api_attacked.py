@@ -22,7 +22,7 @@ from tests.faults.wild import wild_teams
 
 CLIENTS, PASSAGES = 25, 30
 """So many clients at once; the API dies at every so many submissions, over all that are on their way. Those that were
-written together come to that point together: with fewer than there are clients hardly anybody would ever be answered."""
+written together come to that point together: with fewer than there are clients hardly anybody would be answered."""
 MANY_CLIENTS = 200
 ERROR_SECONDS, ANSWER_SECONDS = 2.0, 20.0
 MEGABYTES, GROWTH_MEGABYTES = 64, 50
