@@ -27,8 +27,8 @@ DIRECT_LIMIT = 20
 MESSAGES_AT_ONCE = 4
 """Steps of one queue that become ready together travel in about so many messages, so that every worker gets some."""
 TOGETHER = 3
-"""Of what callers made ready at one moment, so much travels in one message: receiving one costs a worker more than a
-short step does, and where submissions come so thick that they meet, each worker gets some anyway."""
+"""Of what several callers made ready at one moment, so much travels in one message: receiving one costs a worker more
+than a short step does, and where submissions come so thick that they meet, each worker gets some anyway."""
 CHANNEL = "orchestrator_outbox"
 """LISTEN/NOTIFY channel that wakes the relay when rows wait for it."""
 RELEASE_LIMIT = 1000

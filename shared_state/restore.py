@@ -68,7 +68,7 @@ def _end_leases(connection: Connection) -> int:
     query(
         connection,
         """update steps set lease_until = clock_timestamp() - interval '1 second'
-        where id in (select step_id from attempts where state = 'running')
+        where id = any (array(select step_id from attempts where state = 'running'))
             and lease_until > clock_timestamp() - interval '1 second'""",
     )
     rows = run(connection, "expired", limit=_BATCH)

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine
 
 from contracts.errors import OrchestratorError, Unavailable
 from shared_state import tasks
+from shared_state.engine import database_is_away
 from shared_state.outbox import Wakeup
 from shared_state.tasks import Created, Submission
 from shared_state.teams_cache import TeamsCache
@@ -36,9 +36,10 @@ class _Entry:
 
 
 class Submitter:
-    """Safe to use from several threads. `publish` is called after each commit, by whoever wrote."""
+    """Safe to use from several threads. `publish` is called after each commit, by whoever wrote, with what is to be
+    sent and how many submissions that is of; it must not raise."""
 
-    def __init__(self, publish: Callable[[list[Wakeup]], object], teams: TeamsCache) -> None:
+    def __init__(self, publish: Callable[[list[Wakeup], int], object], teams: TeamsCache) -> None:
         self._publish = publish
         self._teams = teams
         self._lock = threading.Lock()
@@ -86,8 +87,8 @@ class Submitter:
         try:
             self._write(engine, tenant, [entry, *others], written=lambda: self._hand_over(tenant), in_turn=True)
         except Unavailable as error:
-            if isinstance(error.__cause__, LockNotAvailable):
-                return  # one of them waits for somebody else: not at the others' expense
+            if not database_is_away(error):
+                return  # one of them is too large, or waits for somebody else: not at the others' expense
             for each in others:  # each an error of its own, with what caused it
                 each.answer = Unavailable(error.text)
                 each.answer.__cause__ = error.__cause__
@@ -122,7 +123,7 @@ class Submitter:
             written()
         for each, result in zip(entries, submitted.results, strict=True):
             each.answer = result
-        self._publish(submitted.wakeups)
+        self._publish(submitted.wakeups, len(entries))
 
     def _hand_over(self, tenant: str) -> None:
         with self._lock:

@@ -54,15 +54,18 @@ def sweep(engine: Engine, *, limit: int = 200, tracing: Tracing | None = None) -
     return len(swept.settled.done), swept.settled.wakeups
 
 
+LAPSE = """update steps set lease_until = clock_timestamp() - interval '1 millisecond'
+    where id = any (array(select step_id from attempts where state = 'running'))
+        and worker = %(worker)s and lease_until is not null"""
+
+
 def expire_worker(engine: Engine, worker: str, *, dead: bool = True, tracing: Tracing | None = None) -> list[Wakeup]:
     """Recover at once what a worker process held that is known to be gone; returns what to publish."""
 
     def lapse(connection: Connection) -> None:
         query(
             connection,
-            """update steps set lease_until = clock_timestamp() - interval '1 millisecond'
-            where id in (select step_id from attempts where state = 'running')
-                and worker = %(worker)s and lease_until is not null""",
+            LAPSE,
             worker=worker,
         )
         _publish_again(connection)

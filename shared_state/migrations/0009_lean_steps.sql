@@ -1,3 +1,6 @@
+-- First what takes long: it lets everybody read, and what follows is short.
+create index if not exists steps_unfinished on steps (task_id) where finished_at is null;
+
 -- Queue entries and attempts are written for every step, in the statement that has its row in hand, so that a reference
 -- to it says nothing new: but checking it locks the row, which is a write of its own. All they need it for is to go
 -- when the step goes. Measured in docs/performance.md.
@@ -6,8 +9,8 @@ alter table attempts drop constraint if exists attempts_step_id_fkey;
 create or replace function delete_rows_of_steps() returns trigger
     language plpgsql as $$
 begin
-    delete from outbox o using gone g where o.step_id = g.id;
-    delete from attempts a using gone g where a.step_id = g.id;
+    delete from outbox where step_id = any (array(select id from gone));
+    delete from attempts where step_id = any (array(select id from gone));
     return null;
 end $$;
 create or replace trigger rows_go_with_their_step
@@ -18,6 +21,5 @@ create or replace trigger rows_go_with_their_step
 -- Without, a claim or a heartbeat is a write of the row alone, where its page has room (a heap-only tuple). Whether a
 -- step is open is also said by its end, which changes once; leases are found by the attempts that hold them.
 drop index if exists steps_open;
-create index steps_open on steps (task_id) where finished_at is null;
 drop index if exists steps_leased;
 alter table steps set (fillfactor = 50);

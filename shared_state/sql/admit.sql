@@ -12,9 +12,11 @@ with recursive wanted as (
                 and p.concurrency = 0 and (p.agent is null or p.agent = r.agent))
 ), leased as materialized (
     select s.task_id, case s.state when 'reviewing' then s.reviewer else s.agent end as agent
-    from attempts a
-    join steps s on s.id = a.step_id
-    where a.step_id > '00000000-0000-0000-0000-000000000000' and a.state = 'running' and exists (select from wanted)
+    from steps s
+    where s.id = any (array(
+            select a.step_id from attempts a
+            where a.step_id > '00000000-0000-0000-0000-000000000000' and a.state = 'running'))
+        and exists (select from wanted)
 ), progressing as (
     select w.id, l.task_id, count(*) as count
     from leased l

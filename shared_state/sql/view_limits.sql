@@ -2,7 +2,7 @@
 with running as (
     select t.team_name, case s.state when 'reviewing' then s.reviewer else s.agent end as agent, count(*) as count
     from attempts a
-    join steps s on s.id = a.step_id
+    cross join lateral (select * from steps s where s.id = a.step_id offset 0) s
     join tasks t on t.id = s.task_id
     where a.state = 'running' and s.tenant_id = %(tenant)s
     group by 1, 2

@@ -2,7 +2,7 @@
 with running as (
     select s.id as step_id, s.task_id, s.key, a.agent, 'running' as state, s.worker, a.started_at as since
     from attempts a
-    join steps s on s.id = a.step_id
+    cross join lateral (select * from steps s where s.id = a.step_id offset 0) s
     where a.state = 'running' and s.tenant_id = %(tenant)s
     order by a.started_at
     limit %(limit)s

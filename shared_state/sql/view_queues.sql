@@ -19,7 +19,7 @@ with entries as (
     select case when s.state = 'reviewing' then coalesce(s.reviewer_queue, s.queue) else s.queue end as queue,
         count(*) as running
     from attempts a
-    join steps s on s.id = a.step_id
+    cross join lateral (select * from steps s where s.id = a.step_id offset 0) s
     where a.state = 'running' and s.tenant_id = %(tenant)s
     group by 1
 ), served as (

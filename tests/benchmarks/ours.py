@@ -178,8 +178,8 @@ class Ours:
         self._publisher.close()
         self._engine.dispose()
 
-    def _publish(self, wakeups: Sequence[Wakeup]) -> None:
-        outbox.publish(self._publisher, wakeups, together=outbox.TOGETHER)
+    def _publish(self, wakeups: Sequence[Wakeup], together: int = 1) -> None:
+        outbox.publish(self._publisher, wakeups, together=min(together, outbox.TOGETHER))
 
     def _submit(self, submissions: Sequence[tasks.Submission]) -> list[str]:
         if len(submissions) == 1:

@@ -41,7 +41,7 @@ def broken(engine: Engine) -> Iterator[Driver]:
     driver.submit([{"id": "secret-word"}, {"id": "b"}])
     driver.query("delete from outbox")
     yield driver
-    driver.query("truncate tasks cascade")
+    driver.query("truncate tasks, attempts, outbox cascade")
 
 
 def inspect(inspector: Inspector) -> Inspection:
@@ -106,7 +106,7 @@ def test_a_flood_of_violations_is_cut(engine: Engine, make_inspector: MakeInspec
     with capture_logs() as lines:
         inspect_pass(make_inspector())
     assert [(line["count"], line["more"], len(line["ids"])) for line in lines] == [(VIOLATION_LIMIT, True, 3)]
-    driver.query("truncate tasks cascade")
+    driver.query("truncate tasks, attempts, outbox cascade")
 
 
 def test_a_pass_ends_in_time_and_the_next_goes_on_where_it_ended(engine: Engine, make_inspector: MakeInspector) -> None:

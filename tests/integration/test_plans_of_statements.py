@@ -11,6 +11,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from shared_state.statements import load
+from shared_state.sweep import LAPSE
 from tests.integration.driver import Driver
 
 HOT = (
@@ -49,6 +50,29 @@ def quiet(engine: Engine) -> Engine:
         driver.settle(assignment)
     driver.query("analyze")
     return engine
+
+
+@pytest.fixture
+def rushed(engine: Engine) -> Engine:
+    """A database whose statistics are of a moment when all that it had was running."""
+    driver = Driver(engine)
+    driver.submit([{"id": f"s{n}"} for n in range(60)])
+    driver.claim()
+    driver.query("analyze")
+    return engine
+
+
+LEASED = ("expired", "admit", "metrics_overdue", "view_limits", "view_oldest", "view_queues")
+"""Statements that find leases by the attempts that hold them."""
+
+
+@pytest.mark.parametrize("text", [*map(load, LEASED), LAPSE], ids=[*LEASED, "lapse"])
+@pytest.mark.parametrize("moment", ["engine", "quiet", "rushed"])
+def test_leases_are_found_by_attempts_and_steps_by_key(text: str, moment: str, request: pytest.FixtureRequest) -> None:
+    """However many of the steps were running when Postgres last counted: soon they are few of very many."""
+    for scan in scans(explain(request.getfixturevalue(moment), text)):
+        if scan["Relation Name"] == "steps":
+            assert re.search(r"\b(id|due_at) (=|<|IS)", scan.get("Index Cond", "")), scan
 
 
 @pytest.mark.parametrize("name", HOT)

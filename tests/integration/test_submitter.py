@@ -13,7 +13,6 @@ from contracts.errors import InvalidInput, Unavailable
 from contracts.plans import Plan, Step
 from shared_state import keys, tasks, teams
 from shared_state.engine import database_is_away
-from shared_state.outbox import Wakeup
 from shared_state.submitter import LARGE_STEPS, Submitter
 from shared_state.tasks import Created, Submission, Submitted
 from shared_state.teams_cache import TeamsCache
@@ -30,8 +29,9 @@ class Crowd:
 
     def __init__(self, engine: Engine, url: str) -> None:
         self.driver = Driver(engine)
-        self.published: list[list[Wakeup]] = []
-        self.submitter = Submitter(self.published.append, TeamsCache())
+        self.published: list[tuple[int, int]] = []
+        """Entries, and how many submissions they are of."""
+        self.submitter = Submitter(lambda wakeups, count: self.published.append((len(wakeups), count)), TeamsCache())
         self._url = url
         self._threads = ThreadPoolExecutor(20)
 
@@ -86,7 +86,7 @@ def test_alone_nobody_waits(crowd: Crowd) -> None:
     created = [crowd.submit().result(LATE_SECONDS) for _ in range(3)]
     assert len({each.task_id for each in created}) == 3
     assert crowd.transactions() == [1, 1, 1]
-    assert [len(each) for each in crowd.published] == [1, 1, 1]
+    assert crowd.published == [(1, 1)] * 3
 
 
 def test_who_comes_while_another_is_written_is_written_with_the_others(crowd: Crowd) -> None:
@@ -95,7 +95,7 @@ def test_who_comes_while_another_is_written_is_written_with_the_others(crowd: Cr
     made = [each.result(LATE_SECONDS).task_id for each in (first, *others)]
     assert len(set(made)) == 5
     assert crowd.transactions() == [1, 4]
-    assert [len(each) for each in crowd.published] == [1, 4]
+    assert crowd.published == [(1, 1), (4, 4)]
     assert crowd.submit().result(LATE_SECONDS), "the next one writes again"
 
 
@@ -164,6 +164,25 @@ def test_nor_does_one_among_several(crowd: Crowd, monkeypatch: pytest.MonkeyPatc
         assert not waiting.done()
     assert waiting.result(LATE_SECONDS)
     assert crowd.transactions() == [1, 1, 1, 1]
+
+
+def test_one_that_postgres_has_no_room_for_costs_the_others_nothing(crowd: Crowd) -> None:
+    """Together they may be larger than one statement can take (54000): that, too, is said as `Unavailable`."""
+    crowd.driver.query(
+        """create or replace function refuse() returns trigger language plpgsql as $$
+        begin raise exception 'too large' using errcode = '54000'; end $$"""
+    )
+    crowd.driver.query(
+        "create trigger refuse before insert on tasks for each row when (new.goal = 'large') execute function refuse()"
+    )
+    try:
+        with crowd.hold():
+            good, bad, fine = crowd.others(SMALL, Submission(team="planned", goal="large"), SMALL)
+        assert good.result(LATE_SECONDS).task_id != fine.result(LATE_SECONDS).task_id
+        with pytest.raises(Unavailable):
+            bad.result(LATE_SECONDS)
+    finally:
+        crowd.driver.query("drop trigger refuse on tasks")
 
 
 def test_who_was_written_alone_is_not_written_again(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
