@@ -63,11 +63,7 @@ def expire_worker(engine: Engine, worker: str, *, dead: bool = True, tracing: Tr
     """Recover at once what a worker process held that is known to be gone; returns what to publish."""
 
     def lapse(connection: Connection) -> None:
-        query(
-            connection,
-            LAPSE,
-            worker=worker,
-        )
+        query(connection, LAPSE, worker=worker)
         _publish_again(connection)
         if dead:
             query(connection, "update workers set state = 'gone' where name = %(worker)s", worker=worker)
