@@ -32,6 +32,10 @@ from contracts import ArtifactRef
 STATE = []
 
 def echo(ctx, input): return input
+def meddle(ctx, input):
+    input["said"].append("this")
+    ctx.inputs["a"]["said"] = "that"
+    return [input, dict(ctx.inputs)]
 def slow(ctx, input):
     time.sleep(input["seconds"])
     return "slept"
@@ -727,6 +731,13 @@ class TestThreads:
         assert failure(run(threads, "polite")).code == "agent.crashed"
         assert failure(run(threads, "no_such")).code == "agent.not_importable"
 
+    def test_what_a_body_changes_of_what_it_was_given_its_gates_do_not_see(self, threads: ThreadRunner) -> None:
+        given = assignment({"said": []}).model_copy(update={"inputs": {"a": {"said": ""}}})
+        answers: SimpleQueue[Ran] = SimpleQueue()
+        start(threads, "meddle", answers.put, given, gates=("files",))
+        assert answers.get(timeout=8).outcome == Done(output=[{"said": ["this"]}, {"a": {"said": "that"}}])
+        assert (given.input, given.inputs) == ({"said": []}, {"a": {"said": ""}})
+
     def test_past_its_time_the_thread_is_given_up_and_counted(self, threads: ThreadRunner) -> None:
         ran = run(threads, "slow", {"seconds": 1.0}, timeout_seconds=0.3)
         assert failure(ran).code == "bound.time"
@@ -784,6 +795,7 @@ class TestThreads:
 
 def start(runner: ThreadRunner, call: str, then: Callable[[Ran], None], given: Any = None, **options: Any) -> None:
     """Begin an attempt in a thread of its own; a body that is given up comes back to its caller when it will."""
+    agent = Agent(call=f"sample_bodies:{call}", isolation=Isolation.THREAD, gates=options.pop("gates", ()))
     options = {
         "timeout_seconds": 20.0,
         "progress": lambda text, fraction=None: None,
@@ -792,8 +804,8 @@ def start(runner: ThreadRunner, call: str, then: Callable[[Ran], None], given: A
     }
     attempt = partial(
         runner.run,
-        Agent(call=f"sample_bodies:{call}", isolation=Isolation.THREAD),
-        assignment(given),
+        agent,
+        given if isinstance(given, Assignment) else assignment(given),
         artifacts=HeldArtifacts(),
         then=then,
         **options,

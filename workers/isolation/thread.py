@@ -14,7 +14,7 @@ from contracts.context import Artifacts, Progress
 from contracts.outcomes import Failed, Outcome
 from contracts.teams import Agent
 from workers.agents.invoke import explain, fail, invoke, make_context
-from workers.agents.jsonable import clean_text
+from workers.agents.jsonable import clean_text, to_json_value
 from workers.agents.load import Loaded, NotImportable, load
 from workers.isolation.ran import LOG_TAIL_BYTES, Ran
 
@@ -101,6 +101,8 @@ class ThreadRunner:
         then: Callable[[Ran], None],
     ) -> None:
         """One attempt. `then` gets what came of it, within the timeout; the call returns when the body does."""
+        if agent.gates:
+            assignment = _apart(assignment)
         job = Job(assignment, artifacts, progress, timeout_seconds, cancelled, then)
         with self._lock:
             # What the watcher's last look does not find nobody would give up.
@@ -171,6 +173,13 @@ class ThreadRunner:
                 return fail(error.code, error.text, error.detail)
         job.code_hash = loaded.code_hash
         return invoke(loaded, assignment, job.context)
+
+
+def _apart(assignment: Assignment) -> Assignment:
+    """What a body may change as it likes: gates compare its output with what it was given, and not with what it made
+    of that."""
+    inputs = {key: to_json_value(body) for key, body in assignment.inputs.items()}
+    return assignment.model_copy(update={"input": to_json_value(assignment.input), "inputs": inputs})
 
 
 def _stopped() -> Failed:
