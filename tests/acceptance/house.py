@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
+import httpx
+
 from contracts.errors import Unavailable
 from contracts.plans import Plan
 from contracts.teams import Team
@@ -94,8 +96,15 @@ class House:
         self.until(lambda: "loops.started" in self.processes[LOOPS].log.tail(100_000), "the loops run", 30)
 
     def start_api(self, **settings: object) -> None:
-        """It listens on the port of the settings, once it answers."""
+        """On the port of the settings; wait until it answers."""
         self._start(API, ["-m", "orchestrator", "api"], self.settings.model_copy(update=settings))
+        self.until(self.answers, "the API answers", 30)
+
+    def answers(self) -> bool:
+        """Whether the API does."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{self.settings.listen_port}/health", trust_env=False).is_success
+        return False
 
     def start_flower(self, name: str = FLOWER, **settings: object) -> None:
         self._start(name, ["-m", "orchestrator", "flower"], self.settings.model_copy(update=settings))

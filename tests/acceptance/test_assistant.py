@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from orchestrator.cli import main
@@ -101,16 +100,7 @@ def house(make_house: MakeHouse, provider: ScriptedProvider) -> House:
     house = make_house("w1", "w2", listen_port=port, **model)
     house.apply(read_team(Path("workers/teams/assistant")))
     house.start_api()
-    url = f"http://127.0.0.1:{port}/health"
-    house.until(lambda: answers(url), "the API answers")
     return house
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from contracts.teams import Agent, Team
@@ -44,14 +43,6 @@ def key(house: House) -> str:
 def cli(house: House, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs one command and gives what it printed; fails unless it exits with `code`."""
     url = f"http://127.0.0.1:{house.settings.listen_port}"
-
-    def reachable() -> bool:
-        try:
-            return httpx.get(f"{url}/health").is_success
-        except httpx.TransportError:
-            return False
-
-    house.until(reachable, "the API answers", 20)
     for name in [name for name in os.environ if name.startswith("ORCHESTRATOR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ORCHESTRATOR_API_URL", url)

@@ -171,11 +171,6 @@ class Scene(House):
 
     # The API
 
-    def answers(self) -> bool:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{self.settings.listen_port}/health").is_success
-        return False
-
     def post(self, path: str, body: object, **headers: str) -> httpx.Response | None:
         """Null when the API died over it."""
         url = f"http://127.0.0.1:{self.settings.listen_port}/v1{path}"
