@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.embedded.folder import free_port
 from shared_state import keys
+from shared_state.broker.app import make_app
 from tests.collector import Collector, Seen
 from tests.providers.scripted import Say, ScriptedProvider
 
@@ -213,6 +214,8 @@ def test_a_thousand_tasks_have_no_orphan_and_a_worker_that_is_told_to_stop_sends
         # So much is sent at once that only its end can send what is left of it.
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
         house.start_workers("leaves")
+    control = make_app(house.settings).control
+    house.until(lambda: len(control.ping(timeout=1.0, limit=2)) == 2, "it takes its share of messages")
     before = len(collector.spans)
     plan = {"steps": [{"id": "s", "agent": "echo", "input": {"value": 1}}]}
     answer = caller.post("/v1/tasks", json=[{"team": "diagnostics", "plan": plan}] * COUNT)
